@@ -1,0 +1,659 @@
+//! A bond: all paths between one client and one server, seen as one pipe.
+//!
+//! This file holds the parts and calls them in order; the parts decide. Three
+//! sides of it live in files of their own:
+//!
+//! * [`transmit`]: what is sent next, and over which path;
+//! * [`receive`]: what a datagram means;
+//! * [`greet`]: who the other side is, and whether it started anew.
+//!
+//! A packet that comes from the TUN is only sorted and queued here. It gets a
+//! path in `poll_transmit`, when that path can take it.
+
+mod greet;
+mod receive;
+mod transmit;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::buffer::{PacketBuf, Pool};
+use crate::config::{Key, Mode, PeerConfig};
+use crate::endpoint::WakeReason;
+use crate::event::{Event, PathReason, SocketId};
+use crate::flow::{FlowTable, Queued};
+use crate::frame::{CloseReason, Control};
+use crate::limits;
+use crate::mss;
+use crate::packet::{self, Transport};
+use crate::path::{Address, Change, MessageContent, Path};
+use crate::queue::{Queue, QueueDrop};
+use crate::reorder::Reorder;
+use crate::schedule::{self, Order, PathView};
+use crate::session::Session;
+use crate::stats::{BondSnapshot, PathState};
+use crate::store::{PacketKey, Store};
+use crate::time::Time;
+use transmit::Pick;
+
+/// Inner traffic within this time means that the bond is in use.
+const BUSY: Duration = Duration::from_secs(5);
+/// A silent path of a client that does not come back is forgotten by the server.
+const FORGET_PATH: Duration = Duration::from_secs(180);
+/// Evidence for held packets is looked at no more often than this.
+const EVIDENCE_EVERY: Duration = Duration::from_millis(1);
+/// Share of the best path's capacity that makes a flow bulk.
+const BULK_SHARE: f64 = 0.15;
+/// The same while no capacity is known: 2 Mbit/s.
+const BULK_RATE_MIN: f64 = 250_000.0;
+
+/// Which end this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Starts handshakes and owns the uplinks.
+    Client,
+    /// Answers.
+    Server,
+}
+
+/// What a bond borrows from its endpoint for the length of a call.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// Buffers.
+    pub pool: &'a mut Pool,
+    /// Packets for the TUN.
+    pub ready: &'a mut VecDeque<PacketBuf>,
+    /// News.
+    pub events: &'a mut VecDeque<Event>,
+    /// Room to open and build datagrams in.
+    pub scratch: &'a mut Vec<u8>,
+    /// Session indices that are free again.
+    pub freed: &'a mut Vec<u32>,
+}
+
+/// One bond.
+#[derive(Debug)]
+pub struct Bond {
+    side: Side,
+    peer: PeerConfig,
+    mode: Mode,
+    mtu: u16,
+    own_mtu: u16,
+    boot: u64,
+    peer_boot: Option<u64>,
+    paths: Vec<Path>,
+    flows: FlowTable,
+    queue: Queue,
+    store: Store,
+    retransmits: VecDeque<PacketKey>,
+    copies: VecDeque<(PacketKey, u8)>,
+    stashed: Option<(u8, Pick)>,
+    reorder: Reorder,
+    order: Order,
+    views: Vec<PathView>,
+    best: Option<u8>,
+    ack_seq: u16,
+    peer_ack_seq: Option<u16>,
+    last_ack: Time,
+    last_evidence: Time,
+    last_packet: Time,
+    up: bool,
+    token: u64,
+    arrived: Vec<PacketKey>,
+    lost: Vec<PacketKey>,
+    dropped: Vec<(QueueDrop, Queued)>,
+    drops: BTreeMap<&'static str, u64>,
+    counters: Counters,
+}
+
+/// Plain counters of a bond.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counters {
+    packets_in: u64,
+    bytes_in: u64,
+    packets_out: u64,
+    bytes_out: u64,
+    retransmitted: u64,
+    reinjected: u64,
+    duplicated: u64,
+    given_up: u64,
+    acks_sent: u64,
+    ack_bytes: u64,
+    peer_restarts: u64,
+    silences: u64,
+}
+
+impl Bond {
+    /// A bond without a path. `boot` names this process, `token` seeds challenges.
+    pub fn new(side: Side, peer: PeerConfig, mode: Mode, mtu: u16, boot: u64, token: u64) -> Self {
+        Bond {
+            side,
+            peer,
+            mode,
+            mtu,
+            own_mtu: mtu,
+            boot,
+            peer_boot: None,
+            paths: Vec::new(),
+            flows: FlowTable::default(),
+            queue: Queue::default(),
+            store: Store::default(),
+            retransmits: VecDeque::new(),
+            copies: VecDeque::new(),
+            stashed: None,
+            reorder: Reorder::default(),
+            order: Order::default(),
+            views: Vec::new(),
+            best: None,
+            ack_seq: 0,
+            peer_ack_seq: None,
+            last_ack: Time::ZERO,
+            last_evidence: Time::ZERO,
+            last_packet: Time::ZERO,
+            up: false,
+            token,
+            arrived: Vec::new(),
+            lost: Vec::new(),
+            dropped: Vec::new(),
+            drops: BTreeMap::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Its paths.
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
+    /// How paths are used from now on.
+    pub fn set_mode(&mut self, now: Time, mode: Mode) {
+        if self.mode != mode {
+            self.mode = mode;
+            for i in 0..self.paths.len() {
+                self.greet(now, i);
+            }
+        }
+    }
+
+    fn drop_packet(&mut self, reason: &'static str) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    /// Adds a path with its session and the index that names it. When there are too many, one that does not work makes
+    /// room; `None` when all work.
+    pub fn add_path(
+        &mut self,
+        now: Time,
+        tag: u8,
+        address: Address,
+        (session, index): (Session, u32),
+        ctx: &mut Context<'_>,
+    ) -> Option<&mut Path> {
+        if self.paths.len() >= limits::PATHS {
+            let oldest = (0..self.paths.len())
+                .filter(|&i| !self.paths[i].health.is_active())
+                .min_by_key(|&i| self.paths[i].health.since())?;
+            self.remove_path(now, oldest, PathReason::SessionLost, ctx);
+        }
+        let mut path = Path::new(now, tag, address, session, index);
+        path.initiator = self.side == Side::Client;
+        self.paths.push(path);
+        self.paths.last_mut()
+    }
+
+    /// The path with a tag.
+    pub fn path_index(&self, tag: u8) -> Option<usize> {
+        self.paths.iter().position(|p| p.tag == tag)
+    }
+
+    /// The path over a socket (client).
+    pub fn path_on(&self, socket: SocketId) -> Option<usize> {
+        self.paths.iter().position(|p| p.address.socket == socket)
+    }
+
+    /// Removes a path; what it carried is sent again on the others.
+    pub fn remove_path(
+        &mut self,
+        now: Time,
+        index: usize,
+        reason: PathReason,
+        ctx: &mut Context<'_>,
+    ) {
+        let mut path = self.paths.remove(index);
+        ctx.freed.push(path.index);
+        path.sent.give_up(&mut self.lost);
+        if self
+            .stashed
+            .as_ref()
+            .is_some_and(|(tag, _)| *tag == path.tag)
+        {
+            self.unstash();
+        }
+        if path.health.is_active() {
+            self.changed(path.tag, Change::Down(reason), ctx);
+        }
+        self.requeue_lost(now, true, ctx);
+    }
+
+    /// A pick whose path is gone goes back to where it came from.
+    fn unstash(&mut self) {
+        match self.stashed.take() {
+            Some((_, Pick::Repair(key) | Pick::Copy(key))) => self.lost.push(key),
+            Some((_, Pick::New { slot, queued })) => {
+                self.queue
+                    .push(&mut self.flows, slot, queued, &mut self.dropped);
+            }
+            None => {}
+        }
+    }
+
+    /// Something outside says that a path is doubtful.
+    pub fn doubt_path(
+        &mut self,
+        now: Time,
+        index: usize,
+        reason: PathReason,
+        ctx: &mut Context<'_>,
+    ) {
+        let tag = self.paths[index].tag;
+        if let Some(change) = self.paths[index].doubt(now, reason, &mut self.lost) {
+            self.changed(tag, change, ctx);
+            self.requeue_lost(now, true, ctx);
+        }
+    }
+
+    /// A path may work again: ask it.
+    pub fn hope_for_path(&mut self, now: Time, index: usize) {
+        let path = &mut self.paths[index];
+        if path.session.is_established() {
+            path.ping();
+        }
+        if path.initiator && !path.health.is_active() {
+            path.start_handshake(now);
+        }
+    }
+
+    /// The machine slept: every path has to prove itself.
+    pub fn woke(&mut self, now: Time, ctx: &mut Context<'_>) {
+        for i in 0..self.paths.len() {
+            self.doubt_path(now, i, PathReason::SessionLost, ctx);
+            self.hope_for_path(now, i);
+        }
+    }
+
+    /// Says goodbye on every path.
+    pub fn close(&mut self, reason: CloseReason) {
+        for path in &mut self.paths {
+            path.say(MessageContent::Control(Control::Close(reason)));
+        }
+    }
+
+    /// An inner packet from the TUN.
+    pub fn handle_packet(&mut self, now: Time, mut packet: PacketBuf, ctx: &mut Context<'_>) {
+        let Some(info) = packet::inspect(packet.bytes()) else {
+            self.drop_packet("packet_malformed");
+            ctx.pool.put(packet);
+            return;
+        };
+        if info.len > usize::from(self.mtu) {
+            self.drop_packet("packet_too_big");
+            if let Some(reply) = mss::too_big(packet.bytes(), self.mtu) {
+                ctx.ready.push_back(PacketBuf::copy_of(&reply));
+            }
+            ctx.pool.put(packet);
+            return;
+        }
+        if let Transport::Tcp { control: true, .. } = info.transport {
+            mss::clamp(packet.bytes_mut(), self.mtu);
+        }
+        self.counters.packets_in += 1;
+        self.counters.bytes_in += info.len as u64;
+        self.last_packet = now;
+        let bulk_rate = self.bulk_rate();
+        let Some((slot, ordered)) = self.flows.admit(now, &info, bulk_rate) else {
+            self.drop_packet("flow_table_full");
+            ctx.pool.put(packet);
+            return;
+        };
+        let queued = Queued {
+            packet,
+            since: now,
+            ordered,
+            ecn: info.ecn,
+        };
+        self.queue
+            .push(&mut self.flows, slot, queued, &mut self.dropped);
+        self.count_queue_drops(ctx.pool);
+    }
+
+    fn bulk_rate(&self) -> f64 {
+        let best = self.order.best().map_or(0.0, |v| v.capacity);
+        (best * BULK_SHARE).max(BULK_RATE_MIN)
+    }
+
+    fn count_queue_drops(&mut self, pool: &mut Pool) {
+        for (reason, queued) in self.dropped.drain(..) {
+            *self.drops.entry(reason.name()).or_default() += 1;
+            pool.put(queued.packet);
+        }
+    }
+
+    /// Lost packets wait to be sent again, or are given up.
+    fn requeue_lost(&mut self, now: Time, reinjection: bool, ctx: &mut Context<'_>) {
+        let mut given_up = Vec::new();
+        for key in self.lost.drain(..) {
+            let Some(stored) = self.store.get_mut(key) else {
+                continue;
+            };
+            stored.in_flight = stored.in_flight.saturating_sub(1);
+            stored.losses = stored.losses.saturating_add(1);
+            if stored.in_flight > 0 || stored.queued {
+                continue;
+            }
+            let age_max = match stored.class {
+                crate::classify::Class::Realtime => limits::RETRANSMIT_AGE_REALTIME,
+                _ => limits::RETRANSMIT_AGE_MAX,
+            };
+            let hopeless = stored.copies >= limits::COPIES_MAX
+                || now.since(stored.first_sent) > age_max
+                || self.retransmits.len() >= limits::RETRANSMITS;
+            if hopeless {
+                given_up.extend(self.store.remove(key, ctx.pool));
+                continue;
+            }
+            stored.queued = true;
+            self.retransmits.push_back(key);
+            if reinjection {
+                self.counters.reinjected += 1;
+            }
+        }
+        self.skip(given_up);
+    }
+
+    /// Tells the other side not to wait for packets that were given up.
+    fn skip(&mut self, given_up: Vec<(u16, u64)>) {
+        self.counters.given_up += given_up.len() as u64;
+        let best = self.best.and_then(|tag| self.path_index(tag));
+        let Some(path) = best.map(|i| &mut self.paths[i]) else {
+            return;
+        };
+        for chunk in given_up.chunks(crate::frame::MAX_SKIPS) {
+            let skips = chunk
+                .iter()
+                .map(|&(slot, seq)| (slot, seq as u32 & 0x00ff_ffff))
+                .collect();
+            path.say(MessageContent::Control(Control::Skip(skips)));
+        }
+    }
+
+    /// Passes a change of a path on, and what it means for the bond.
+    fn changed(&mut self, path: u8, change: Change, ctx: &mut Context<'_>) {
+        let peer = self.peer.public;
+        news(
+            ctx.events,
+            match change {
+                Change::Up(reason) => Event::PathUp { peer, path, reason },
+                Change::Down(reason) => Event::PathDown { peer, path, reason },
+            },
+        );
+        let up = self.paths.iter().any(|p| p.health.is_active());
+        if up != self.up {
+            self.up = up;
+            news(
+                ctx.events,
+                if up {
+                    Event::BondUp { peer }
+                } else {
+                    Event::BondDown { peer }
+                },
+            );
+        }
+    }
+
+    fn is_busy(&self, now: Time) -> bool {
+        now.since(self.last_packet) < BUSY
+    }
+
+    fn is_alone(&self, index: usize) -> bool {
+        !self
+            .paths
+            .iter()
+            .enumerate()
+            .any(|(i, p)| i != index && p.health.is_active())
+    }
+
+    /// How long a repair takes once a loss is known: there and back on the best
+    /// path, twice, because the repair may be lost too.
+    fn repair_time(&self) -> Duration {
+        let active = self.paths.iter().filter(|p| p.health.is_active());
+        let rtt = active
+            .map(|p| p.rtt.smoothed())
+            .min()
+            .unwrap_or(limits::HOLD_MAX);
+        (rtt * 5 / 2 + Duration::from_millis(20)).min(limits::HOLD_MAX)
+    }
+
+    /// Ends waits of held packets for which there is evidence or no time left.
+    fn release_held(&mut self, now: Time, ctx: &mut Context<'_>) {
+        self.last_evidence = now;
+        let before = ctx.ready.len();
+        let repair = self.repair_time();
+        let paths = &self.paths;
+        let may_bring = |sent| paths.iter().any(|p| p.received.may_still_bring(now, sent));
+        self.reorder.on_time(now, repair, may_bring, ctx.ready);
+        self.account_ready(before, ctx);
+    }
+
+    /// Counts what was appended to the packets for the TUN.
+    fn account_ready(&mut self, before: usize, ctx: &mut Context<'_>) {
+        for packet in ctx.ready.iter().skip(before) {
+            self.counters.packets_out += 1;
+            self.counters.bytes_out += packet.len() as u64;
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time, ctx: &mut Context<'_>) {
+        let busy = self.is_busy(now);
+        let mut scratch = [0; 256];
+        let mut i = 0;
+        while i < self.paths.len() {
+            let alone = self.is_alone(i);
+            let path = &mut self.paths[i];
+            let tag = path.tag;
+            let was = path.health.state();
+            let outcome = path.on_time(now, alone, busy, &mut self.lost, &mut scratch);
+            if let Some(change) = outcome.change {
+                self.changed(tag, change, ctx);
+            } else if was == PathState::Active && !self.paths[i].health.is_active() {
+                self.changed(tag, Change::Down(PathReason::SessionLost), ctx);
+            }
+            if outcome.greet {
+                self.greet(now, i);
+            }
+            let reinjection = !self.paths[i].health.is_active();
+            self.requeue_lost(now, reinjection, ctx);
+            if self.is_forgotten(now, i) {
+                self.remove_path(now, i, PathReason::SessionLost, ctx);
+            } else {
+                i += 1;
+            }
+        }
+        self.report_silence(now);
+        if self
+            .reorder
+            .next_due(self.repair_time())
+            .is_some_and(|due| due <= now)
+        {
+            self.release_held(now, ctx);
+        }
+    }
+
+    /// Server: half-open paths live for seconds, dead ones for minutes.
+    fn is_forgotten(&self, now: Time, index: usize) -> bool {
+        let path = &self.paths[index];
+        let age = now.since(path.health.since());
+        self.side == Side::Server
+            && match path.health.state() {
+                PathState::Connecting => age > limits::HALF_OPEN_AGE,
+                PathState::Dead => age > FORGET_PATH,
+                PathState::Active | PathState::Suspect | PathState::Returning => false,
+            }
+    }
+
+    /// Tells the sender, over other paths, that a path fell silent in mid-stream.
+    fn report_silence(&mut self, now: Time) {
+        for i in 0..self.paths.len() {
+            let received = &mut self.paths[i].received;
+            if received.silence_at().is_none_or(|at| at > now) {
+                continue;
+            }
+            received.silence_reported();
+            let Some((_, largest)) = received.latest() else {
+                continue;
+            };
+            let path = self.paths[i].tag;
+            let say = Control::Silent {
+                path,
+                largest: largest as u32,
+            };
+            let others: Vec<usize> = self.best_paths().filter(|&j| j != i).take(2).collect();
+            self.counters.silences += u64::from(!others.is_empty());
+            for j in others {
+                self.paths[j].say(MessageContent::Control(say.clone()));
+            }
+        }
+    }
+
+    /// Active paths, the quickest first, as of the last scheduling.
+    fn best_paths(&self) -> impl Iterator<Item = usize> + '_ {
+        self.order.usable.iter().map(|v| v.index).filter(|&i| {
+            self.paths
+                .get(i)
+                .is_some_and(|p| p.health.is_active() && p.session.is_established())
+        })
+    }
+
+    /// When [`Self::handle_timeout`] or `poll_transmit` is needed next, and why.
+    pub fn poll_timeout(&self, now: Time) -> Option<(Time, WakeReason)> {
+        let busy = self.is_busy(now);
+        let mut next: Option<(Time, WakeReason)> = None;
+        let mut offer = |at: Option<Time>, reason| {
+            if let Some(at) = at.filter(|at| next.is_none_or(|(t, _)| *at < t)) {
+                next = Some((at, reason));
+            }
+        };
+        for (i, path) in self.paths.iter().enumerate() {
+            offer(
+                Some(path.next_due(self.is_alone(i), busy)),
+                WakeReason::Maintenance,
+            );
+            offer(path.received.silence_at(), WakeReason::Loss);
+        }
+        offer(self.ack_due(), WakeReason::Ack);
+        offer(
+            self.reorder.next_due(self.repair_time()),
+            WakeReason::Release,
+        );
+        offer(self.pace_due(now), WakeReason::Pace);
+        next
+    }
+
+    /// Brings the order of paths up to date.
+    fn reorder_paths(&mut self, now: Time) {
+        self.views.clear();
+        let zero = self.paths.iter().find_map(|p| p.rate.base_delay());
+        for (index, path) in self.paths.iter_mut().enumerate() {
+            // Before a delay is known, a path is assumed to be slow.
+            const UNKNOWN_MS: f64 = 500.0;
+            let base = match (path.rate.base_delay(), zero) {
+                (Some(base), Some(zero)) => {
+                    crate::stamp::millis(crate::stamp::difference(base, zero))
+                }
+                _ => UNKNOWN_MS,
+            };
+            let full = path.check_full();
+            self.views.push(PathView {
+                index,
+                role: path.role,
+                active: path.health.is_active() && path.session.is_established(),
+                delay_ms: base + path.rate.queue_ms(),
+                capacity: path.rate.capacity(),
+                ready_in: path.ready_in(now),
+                full,
+            });
+        }
+        let previous = self.best.and_then(|tag| self.path_index(tag));
+        schedule::order(&self.views, self.mode, previous, &mut self.order);
+        self.best = self.order.best().map(|v| self.paths[v.index].tag);
+    }
+
+    /// A picture of it.
+    pub fn snapshot(&self, peer: String) -> BondSnapshot {
+        let c = &self.counters;
+        let r = &self.reorder.counters;
+        let counters = [
+            ("retransmitted", c.retransmitted),
+            ("reinjected", c.reinjected),
+            ("duplicated", c.duplicated),
+            ("given_up", c.given_up),
+            ("acks_sent", c.acks_sent),
+            ("ack_bytes", c.ack_bytes),
+            ("peer_restarts", c.peer_restarts),
+            ("silences_reported", c.silences),
+            ("skipped_late", r.skipped_late),
+            ("skipped_by_peer", r.skipped_by_peer),
+            ("skipped_full", r.skipped_full),
+            ("delivered_late", r.late),
+            ("duplicates_received", r.duplicates),
+            ("packets_under_way", self.store.count() as u64),
+        ];
+        BondSnapshot {
+            name: self.peer.name.clone(),
+            peer,
+            addresses: self.peer_addresses().collect(),
+            up: self.up,
+            mode: self.mode,
+            mtu: self.mtu,
+            paths: self.paths.iter().map(Path::snapshot).collect(),
+            packets_in: c.packets_in,
+            bytes_in: c.bytes_in,
+            packets_out: c.packets_out,
+            bytes_out: c.bytes_out,
+            flows: self.flows.count() as u64,
+            queue_bytes: self.queue.bytes() as u64,
+            held_packets: self.reorder.held() as u64,
+            drops: self
+                .drops
+                .iter()
+                .map(|(&k, &v)| (k.to_owned(), v))
+                .collect(),
+            counters: counters
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v))
+                .collect(),
+        }
+    }
+
+    fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.peer
+            .v4
+            .map(IpAddr::V4)
+            .into_iter()
+            .chain(self.peer.v6.map(IpAddr::V6))
+    }
+
+    /// The key of the other side.
+    pub fn peer_key(&self) -> Key {
+        self.peer.public
+    }
+}
+
+/// Appends news; the oldest goes when nobody listens.
+pub(crate) fn news(events: &mut VecDeque<Event>, event: Event) {
+    if events.len() >= limits::EVENTS {
+        events.pop_front();
+    }
+    events.push_back(event);
+}

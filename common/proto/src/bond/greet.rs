@@ -1,0 +1,125 @@
+//! Who the other side is, and whether it started anew.
+//!
+//! WireGuard proves the key. HELLO says the rest: which path this is, which
+//! life of the process speaks (the boot number), what the operator allows. A new
+//! boot number means that the other side has forgotten every flow, so both
+//! begin at zero; without it a restarted server would wait for numbers that
+//! never come.
+
+use super::{Bond, Context, Side};
+use crate::event::{Event, PathReason};
+use crate::frame::{CloseReason, Control, Hello, VERSION};
+use crate::path::{Address, Greeting, MessageContent};
+use crate::session::Number;
+use crate::time::Time;
+use crate::transmit::Arrival;
+
+impl Bond {
+    fn hello(&self, index: usize) -> Hello {
+        Hello {
+            version: VERSION,
+            boot: self.boot,
+            peer_boot: self.peer_boot.unwrap_or(0),
+            path: self.paths[index].tag,
+            capabilities: 0,
+            mtu: self.own_mtu,
+            role: self.paths[index].role,
+            mode: self.mode,
+        }
+    }
+
+    /// Client: says HELLO on a path, and again until it is answered.
+    pub(super) fn greet(&mut self, now: Time, index: usize) {
+        if self.side != Side::Client || !self.paths[index].session.is_established() {
+            return;
+        }
+        let hello = self.hello(index);
+        let path = &mut self.paths[index];
+        path.messages
+            .retain(|m| !matches!(m.content, MessageContent::Control(Control::Hello(_))));
+        path.say(MessageContent::Control(Control::Hello(hello)));
+        // A path that was greeted before goes on carrying data meanwhile.
+        if path.greeting != Greeting::Done {
+            path.greeting = Greeting::Waiting(now + path.greeting_wait());
+        }
+    }
+
+    /// Server: a client introduces a path.
+    pub(super) fn handle_hello(
+        &mut self,
+        now: Time,
+        index: usize,
+        arrival: Arrival,
+        number: Number,
+        hello: Hello,
+        ctx: &mut Context<'_>,
+    ) {
+        if self.side != Side::Server {
+            return self.drop_packet("hello_unexpected");
+        }
+        if hello.version != VERSION {
+            self.drop_packet("hello_other_version");
+            let close = Control::Close(CloseReason::Version);
+            return self.paths[index].say(MessageContent::Control(close));
+        }
+        if hello.path != self.paths[index].tag {
+            return self.drop_packet("hello_other_path");
+        }
+        if self.peer_boot.is_none() {
+            super::news(
+                ctx.events,
+                Event::PeerSeen {
+                    peer: self.peer.public,
+                },
+            );
+        }
+        if self.peer_boot != Some(hello.boot) {
+            if self.peer_boot.is_some() {
+                self.peer_restarted(now, index, ctx);
+            }
+            self.peer_boot = Some(hello.boot);
+            self.paths[index].first_session = Some(number.session);
+        }
+        self.mode = hello.mode;
+        self.mtu = self.own_mtu.min(hello.mtu);
+        let answer = self.hello(index);
+        let path = &mut self.paths[index];
+        path.role = hello.role;
+        // The handshake and this message came from there: it is the path's address.
+        if path.greeting != Greeting::Done {
+            path.address = Address::from(arrival);
+        }
+        path.say(MessageContent::Control(Control::HelloAck(answer)));
+        self.connected(now, index, ctx);
+    }
+
+    /// Client: the server answered.
+    pub(super) fn handle_hello_ack(
+        &mut self,
+        now: Time,
+        index: usize,
+        number: Number,
+        hello: Hello,
+        ctx: &mut Context<'_>,
+    ) {
+        if self.side != Side::Client || hello.path != self.paths[index].tag {
+            return self.drop_packet("hello_unexpected");
+        }
+        if self.peer_boot != Some(hello.boot) {
+            if self.peer_boot.is_some() {
+                self.peer_restarted(now, index, ctx);
+            }
+            self.peer_boot = Some(hello.boot);
+            self.paths[index].first_session = Some(number.session);
+        }
+        self.mtu = self.own_mtu.min(hello.mtu);
+        self.connected(now, index, ctx);
+    }
+
+    /// Removes every path: the peer may not connect any more.
+    pub fn expel(&mut self, now: Time, ctx: &mut Context<'_>) {
+        while !self.paths.is_empty() {
+            self.remove_path(now, 0, PathReason::PeerClosed, ctx);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! What a datagram means.
+//!
+//! Nothing is believed before it is opened. What opens is first noted with its
+//! path (number, delay, bytes), then done.
+
+use std::net::IpAddr;
+
+use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
+use crate::PacketBuf;
+use crate::buffer::HEADROOM;
+use crate::event::{Event, PathReason};
+use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe};
+use crate::packet;
+use crate::path::{Address, Candidate, Greeting, Incoming, MessageContent};
+use crate::reorder::{Arrived, Verdict};
+use crate::session::{Number, OpenError, Opened};
+use crate::time::Time;
+use crate::transmit::Arrival;
+
+impl Bond {
+    /// A datagram for one of the bond's paths.
+    pub fn handle_datagram(
+        &mut self,
+        now: Time,
+        tag: u8,
+        arrival: Arrival,
+        datagram: &[u8],
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(index) = self.path_index(tag) else {
+            return self.drop_packet("datagram_no_path");
+        };
+        let mut buf = ctx.pool.take();
+        if buf.frame_room().len() < datagram.len().max(256) {
+            // Larger than any datagram that we agreed to.
+            self.drop_packet("datagram_too_big");
+            return ctx.pool.put(buf);
+        }
+        let path = &mut self.paths[index];
+        let opened = path
+            .session
+            .open(now, arrival.remote.ip(), datagram, buf.frame_room());
+        match opened {
+            Err(e) => {
+                self.drop_packet(e.name());
+                ctx.pool.put(buf);
+            }
+            Ok(Opened::Quiet) => ctx.pool.put(buf),
+            Ok(Opened::Reply { len, established }) => {
+                let reply = buf.frame_room()[..len].to_vec();
+                ctx.pool.put(buf);
+                // A response goes back to where the question came from.
+                let to = (self.side == Side::Server).then(|| Address::from(arrival));
+                self.paths[index].raw.push_back((reply, to));
+                if established && self.side == Side::Client {
+                    self.paths[index].handshake_done();
+                    self.greet(now, index);
+                }
+            }
+            Ok(Opened::Keepalive { number }) => {
+                ctx.pool.put(buf);
+                let incoming = Incoming {
+                    number,
+                    len: datagram.len(),
+                    stamp: None,
+                    more: None,
+                    eliciting: false,
+                };
+                self.paths[index].received.on_received(now, incoming);
+            }
+            Ok(Opened::Content { len, number }) => {
+                self.handle_content(now, index, arrival, number, datagram.len(), buf, len, ctx);
+            }
+        }
+        if self.reorder.is_blocked() && now.since(self.last_evidence) >= EVIDENCE_EVERY {
+            self.release_held(now, ctx);
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one datagram, described once, on the hot path"
+    )]
+    fn handle_content(
+        &mut self,
+        now: Time,
+        index: usize,
+        arrival: Arrival,
+        number: Number,
+        wire_len: usize,
+        mut buf: PacketBuf,
+        len: usize,
+        ctx: &mut Context<'_>,
+    ) {
+        let content = &buf.frame_room()[..len];
+        if !frame::is_frame(content) {
+            self.drop_packet("packet_without_frame");
+            return ctx.pool.put(buf);
+        }
+        let (stamp, frame) = match frame::decode(content) {
+            Ok(decoded) => decoded,
+            Err(_) => {
+                self.drop_packet("frame_malformed");
+                return ctx.pool.put(buf);
+            }
+        };
+        let more = match &frame {
+            Frame::Data(header, _) => Some(header.more),
+            Frame::Probe(Probe::Tick) => Some(false),
+            Frame::Ack(_) | Frame::Control(_) | Frame::Probe(_) => None,
+        };
+        let incoming = Incoming {
+            number,
+            len: wire_len,
+            stamp: Some(stamp),
+            more,
+            eliciting: frame.is_ack_eliciting(),
+        };
+        let newest = self.paths[index]
+            .received
+            .latest()
+            .is_none_or(|(s, n)| s != number.session || number.counter > n);
+        if !self.paths[index].received.on_received(now, incoming) {
+            self.drop_packet(OpenError::Replayed.name());
+            return ctx.pool.put(buf);
+        }
+        if newest {
+            self.watch_address(now, index, arrival);
+        }
+        match frame {
+            Frame::Data(header, inner) => {
+                let inner_len = inner.len();
+                if inner_len == 0 || !self.accepts(index, number) {
+                    self.drop_packet("data_before_hello");
+                    return ctx.pool.put(buf);
+                }
+                // The frame header fills the headroom exactly: the packet is in place.
+                const _: () = assert!(HEADER_LEN == HEADROOM);
+                buf.set_len(inner_len);
+                self.handle_data(now, header, stamp, buf, ctx);
+            }
+            Frame::Ack(ack) => {
+                self.handle_ack(now, &ack, ctx);
+                ctx.pool.put(buf);
+            }
+            Frame::Control(control) => {
+                self.handle_control(now, index, arrival, number, control, ctx);
+                ctx.pool.put(buf);
+            }
+            Frame::Probe(probe) => {
+                match probe {
+                    Probe::Ping { id } => {
+                        self.paths[index].say(MessageContent::Probe(Probe::Pong { id }));
+                    }
+                    Probe::Pong { .. } | Probe::Tick => {}
+                }
+                ctx.pool.put(buf);
+            }
+        }
+    }
+
+    /// Whether data of this session belongs to the present life of the peer.
+    fn accepts(&self, index: usize, number: Number) -> bool {
+        let path = &self.paths[index];
+        // The low byte counts a path's sessions and wraps.
+        let former = path
+            .first_session
+            .is_some_and(|first| (number.session as u8).wrapping_sub(first as u8) as i8 <= -1);
+        path.greeting == Greeting::Done && !former
+    }
+
+    fn handle_data(
+        &mut self,
+        now: Time,
+        header: DataHeader,
+        stamp: u32,
+        packet: PacketBuf,
+        ctx: &mut Context<'_>,
+    ) {
+        let Some(info) = packet::inspect(packet.bytes()) else {
+            self.drop_packet("inner_malformed");
+            return ctx.pool.put(packet);
+        };
+        if self.side == Side::Server && !self.owns(info.key.source) {
+            self.drop_packet("inner_source_not_allowed");
+            return ctx.pool.put(packet);
+        }
+        self.last_packet = now;
+        let before = ctx.ready.len();
+        let arrived = Arrived {
+            slot: header.flow,
+            seq: header.seq,
+            stamp,
+            ordered: header.ordered,
+            packet,
+        };
+        let verdict = self.reorder.on_packet(now, arrived, ctx.ready, ctx.pool);
+        if verdict != Verdict::Duplicate {
+            self.account_ready(before, ctx);
+        }
+    }
+
+    fn owns(&self, source: IpAddr) -> bool {
+        self.peer_addresses().any(|a| a == source)
+    }
+
+    fn handle_ack(&mut self, now: Time, ack: &frame::Ack, ctx: &mut Context<'_>) {
+        // An overtaken acknowledgement still acknowledges; only its view of
+        // time and bytes is old, and the controller sees that by itself.
+        let newer = self
+            .peer_ack_seq
+            .is_none_or(|s| (ack.seq.wrapping_sub(s) as i16) > 0);
+        if newer {
+            self.peer_ack_seq = Some(ack.seq);
+        }
+        for entry in &ack.paths {
+            let Some(index) = self.path_index(entry.path) else {
+                continue;
+            };
+            let path = &mut self.paths[index];
+            let tag = path.tag;
+            let change = path.on_ack(now, entry, &mut self.arrived, &mut self.lost);
+            if let Some(change) = change {
+                if path.session.is_established() {
+                    path.handshake_done();
+                }
+                self.changed(tag, change, ctx);
+            }
+            for key in self.arrived.drain(..) {
+                self.store.remove(key, ctx.pool);
+            }
+            self.requeue_lost(now, false, ctx);
+        }
+    }
+
+    fn handle_control(
+        &mut self,
+        now: Time,
+        index: usize,
+        arrival: Arrival,
+        number: Number,
+        control: Control,
+        ctx: &mut Context<'_>,
+    ) {
+        match control {
+            Control::Hello(hello) => self.handle_hello(now, index, arrival, number, hello, ctx),
+            Control::HelloAck(hello) => self.handle_hello_ack(now, index, number, hello, ctx),
+            Control::PathChallenge(token) => {
+                let answer = MessageContent::Control(Control::PathResponse(token));
+                self.paths[index].say(answer);
+            }
+            Control::PathResponse(token) => self.handle_path_response(index, token),
+            Control::Silent { path, .. } => {
+                let Some(silent) = self.path_index(path) else {
+                    return;
+                };
+                if !self.is_alone(silent) && self.paths[silent].sent.has_inflight() {
+                    self.doubt_path(now, silent, PathReason::PeerHeardSilence, ctx);
+                }
+            }
+            Control::Skip(skips) => {
+                let before = ctx.ready.len();
+                for (slot, seq) in skips {
+                    self.reorder.on_skip(now, slot, seq, ctx.ready);
+                }
+                self.account_ready(before, ctx);
+            }
+            Control::Close(_) => {
+                let tag = self.paths[index].tag;
+                if let Some(change) = self.paths[index].health.dead(now, PathReason::PeerClosed) {
+                    self.paths[index].sent.give_up(&mut self.lost);
+                    self.changed(tag, change, ctx);
+                    self.requeue_lost(now, true, ctx);
+                }
+            }
+        }
+    }
+
+    /// Server: a path's datagrams come from another address now. It is used once
+    /// it proved that it receives (RFC 9000, section 8.2), or one copied
+    /// datagram could turn the path away.
+    fn watch_address(&mut self, now: Time, index: usize, arrival: Arrival) {
+        if self.side == Side::Client {
+            return;
+        }
+        let token = self.next_token();
+        let path = &mut self.paths[index];
+        let address = Address::from(arrival);
+        if path.address.remote == address.remote && path.address.socket == address.socket {
+            path.address.local = address.local;
+            return;
+        }
+        const ASK_AGAIN: std::time::Duration = std::time::Duration::from_millis(200);
+        let asked = path
+            .candidate
+            .is_some_and(|c| c.address.remote == address.remote && now.since(c.since) < ASK_AGAIN);
+        if asked {
+            return;
+        }
+        // Asked again with the same token: an answer may take longer than that.
+        let token = path
+            .candidate
+            .filter(|c| c.address.remote == address.remote)
+            .map_or(token, |c| c.token);
+        path.candidate = Some(Candidate {
+            address,
+            token,
+            since: now,
+        });
+        let challenge = MessageContent::Control(Control::PathChallenge(token));
+        path.say_to(challenge, Some(address));
+    }
+
+    fn next_token(&mut self) -> [u8; 8] {
+        // Unpredictable enough: the seed is secret, the token travels sealed.
+        self.token = self
+            .token
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(self.boot | 1);
+        (self.token ^ self.token >> 29).to_be_bytes()
+    }
+
+    fn handle_path_response(&mut self, index: usize, token: [u8; 8]) {
+        let path = &mut self.paths[index];
+        if let Some(candidate) = path.candidate.filter(|c| c.token == token) {
+            path.address = candidate.address;
+            path.candidate = None;
+        }
+    }
+
+    /// The path works: its exchange of HELLO is done.
+    pub(super) fn connected(&mut self, now: Time, index: usize, ctx: &mut Context<'_>) {
+        let path = &mut self.paths[index];
+        path.greeting = Greeting::Done;
+        let tag = path.tag;
+        if let Some(change) = path.health.connected(now) {
+            self.changed(tag, change, ctx);
+        }
+    }
+
+    /// The other side forgot everything: so do we, of it.
+    pub(super) fn peer_restarted(&mut self, now: Time, index: usize, ctx: &mut Context<'_>) {
+        self.counters.peer_restarts += 1;
+        let before = ctx.ready.len();
+        self.reorder.restart(ctx.ready);
+        self.account_ready(before, ctx);
+        self.flows.restart_sequences();
+        self.stashed = None;
+        self.retransmits.clear();
+        self.copies.clear();
+        self.store.clear(ctx.pool);
+        self.peer_ack_seq = None;
+        for i in 0..self.paths.len() {
+            if i == index {
+                continue;
+            }
+            let path = &mut self.paths[i];
+            path.greeting = Greeting::Idle;
+            let tag = path.tag;
+            let change = path.health.disconnected(now, PathReason::SessionLost);
+            if path.initiator {
+                path.start_handshake(now);
+            }
+            if let Some(change) = change {
+                self.changed(tag, change, ctx);
+            }
+        }
+        news(
+            ctx.events,
+            Event::PeerRestarted {
+                peer: self.peer.public,
+            },
+        );
+    }
+}

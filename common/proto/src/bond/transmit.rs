@@ -1,0 +1,499 @@
+//! What is sent next, and over which path.
+//!
+//! In this order: handshake messages, frames that steer and measure,
+//! acknowledgements, realtime packets, interactive packets, copies, repairs,
+//! bulk. The first three and realtime packets do not wait for the pacer: they
+//! are small, and late they are worth nothing. They are charged to it all the
+//! same, so bulk makes room for them.
+//!
+//! Datagrams of one path and one size leave as a train that the kernel cuts
+//! apart. A train is short, at most a millisecond of the path's rate.
+
+use std::time::Duration;
+
+use super::{Bond, Context};
+use crate::classify::Class;
+use crate::config::Mode;
+use crate::flow::{Flow, Queued};
+use crate::frame::{self, Ack, DataHeader, Frame, HEADER_LEN, MAX_ACK_PATHS, Probe};
+use crate::path::{Address, MessageContent, Outgoing};
+use crate::schedule::{self, Choice};
+use crate::session::OVERHEAD;
+use crate::stamp;
+use crate::store::{PacketKey, Stored};
+use crate::time::Time;
+use crate::transmit::Transmit;
+
+/// An acknowledgement is sent at once for this many datagrams.
+const ACK_EVERY: u32 = 64;
+/// Shortest and longest wait before an acknowledgement.
+const ACK_MIN: Duration = Duration::from_millis(2);
+const ACK_MAX: Duration = Duration::from_millis(10);
+/// A new hole is told at once, but not more often than this.
+const ACK_HOLE: Duration = Duration::from_millis(1);
+/// Share of the way back that acknowledgements may take.
+const ACK_SHARE: f64 = 0.03;
+/// Wire bytes of a typical acknowledgement, UDP and IP included.
+const ACK_LEN: f64 = 140.0;
+/// A flow whose packets wait this long wants more than its path gives.
+const WANTS_MORE_AFTER: Duration = Duration::from_millis(30);
+/// A flow that uses this much of the best path is given the others before it waits.
+const WANTS_MORE_SHARE: f64 = 0.5;
+/// How long a flow keeps the wide path set after it last needed it.
+const WIDE_FOR: Duration = Duration::from_secs(2);
+
+/// A packet that was chosen to be sent.
+#[derive(Debug)]
+pub(super) enum Pick {
+    /// From the queue.
+    New {
+        /// Its flow's slot.
+        slot: u16,
+        /// The packet.
+        queued: Queued,
+    },
+    /// Lost, to be sent again.
+    Repair(PacketKey),
+    /// A second copy.
+    Copy(PacketKey),
+}
+
+impl Bond {
+    /// The next train of datagrams, sealed into the front of `out`.
+    pub fn poll_transmit(
+        &mut self,
+        now: Time,
+        out: &mut Vec<u8>,
+        max_segments: usize,
+        ctx: &mut Context<'_>,
+    ) -> Option<Transmit> {
+        if let Some(transmit) = self.poll_raw(now, out) {
+            return Some(transmit);
+        }
+        if let Some(transmit) = self.poll_message(now, out, ctx) {
+            return Some(transmit);
+        }
+        self.reorder_paths(now);
+        if self.ack_due().is_some_and(|due| due <= now)
+            && let Some(transmit) = self.poll_ack(now, out, ctx)
+        {
+            return Some(transmit);
+        }
+        self.poll_train(now, out, max_segments, ctx)
+    }
+
+    fn poll_raw(&mut self, now: Time, out: &mut [u8]) -> Option<Transmit> {
+        for path in &mut self.paths {
+            let Some((datagram, to)) = path.raw.pop_front() else {
+                continue;
+            };
+            out[..datagram.len()].copy_from_slice(&datagram);
+            path.count_sent(now, datagram.len());
+            return Some(transmit(to.unwrap_or(path.address), datagram.len()));
+        }
+        None
+    }
+
+    fn poll_message(
+        &mut self,
+        now: Time,
+        out: &mut [u8],
+        ctx: &mut Context<'_>,
+    ) -> Option<Transmit> {
+        let path = self
+            .paths
+            .iter_mut()
+            .find(|p| !p.messages.is_empty() && p.session.is_established())?;
+        let message = path.messages.pop_front()?;
+        frame::encode(&message.content.frame(), stamp::stamp(now), ctx.scratch);
+        let (len, number) = path.session.seal(ctx.scratch, out)?;
+        let tick = message.content == MessageContent::Probe(Probe::Tick);
+        let outgoing = Outgoing {
+            len,
+            eliciting: true,
+            limited: true,
+            packet: None,
+        };
+        path.on_sealed(now, number, outgoing, tick.then_some(false));
+        Some(transmit(message.to.unwrap_or(path.address), len))
+    }
+
+    /// How long acknowledgements may wait: a quarter of a round trip, and no
+    /// more often than the way back bears.
+    fn ack_delay(&self) -> Duration {
+        let active = || self.paths.iter().filter(|p| p.health.is_active());
+        let rtt = active()
+            .filter(|p| p.rtt.is_known())
+            .map(|p| p.rtt.min())
+            .min();
+        let usual = (rtt.unwrap_or(ACK_MAX) / 4).clamp(ACK_MIN, ACK_MAX);
+        let back = self.order.best().map_or(0.0, |v| v.capacity);
+        if back <= 0.0 {
+            return usual;
+        }
+        let bearable = Duration::from_secs_f64((ACK_LEN / (ACK_SHARE * back)).min(0.025));
+        usual.max(bearable)
+    }
+
+    pub(super) fn ack_due(&self) -> Option<Time> {
+        if !self.paths.iter().any(|p| p.session.is_established()) {
+            return None;
+        }
+        let delay = self.ack_delay();
+        self.paths
+            .iter()
+            .filter_map(|path| {
+                let (since, count) = path.received.pending()?;
+                if path.received.has_new_hole() {
+                    return Some((since + delay).min(self.last_ack + ACK_HOLE));
+                }
+                Some(if count >= ACK_EVERY {
+                    since
+                } else {
+                    since + delay
+                })
+            })
+            .min()
+    }
+
+    fn poll_ack(&mut self, now: Time, out: &mut [u8], ctx: &mut Context<'_>) -> Option<Transmit> {
+        let quickest = self.best_paths().next();
+        let index = quickest.or_else(|| {
+            // None is trusted: the one that spoke last hears us soonest.
+            (0..self.paths.len())
+                .filter(|&i| self.paths[i].session.is_established())
+                .max_by_key(|&i| self.paths[i].received.last_arrival())
+        })?;
+        let mut ack = Ack {
+            seq: self.ack_seq,
+            paths: Vec::with_capacity(self.paths.len()),
+        };
+        for path in &mut self.paths {
+            path.received.report(now, path.tag, &mut ack.paths);
+        }
+        ack.paths.truncate(MAX_ACK_PATHS);
+        self.ack_seq = self.ack_seq.wrapping_add(1);
+        self.last_ack = now;
+        frame::encode(&Frame::Ack(ack), stamp::stamp(now), ctx.scratch);
+        let path = &mut self.paths[index];
+        let (len, number) = path.session.seal(ctx.scratch, out)?;
+        let outgoing = Outgoing {
+            len,
+            eliciting: false,
+            limited: true,
+            packet: None,
+        };
+        path.on_sealed(now, number, outgoing, None);
+        self.counters.acks_sent += 1;
+        self.counters.ack_bytes += len as u64;
+        Some(transmit(path.address, len))
+    }
+
+    fn poll_train(
+        &mut self,
+        now: Time,
+        out: &mut Vec<u8>,
+        max_segments: usize,
+        ctx: &mut Context<'_>,
+    ) -> Option<Transmit> {
+        let (tag, first) = match self.stashed.take() {
+            Some(stashed) => stashed,
+            None => self.pick(now, None, ctx)?,
+        };
+        let index = self
+            .path_index(tag)
+            .expect("a pick whose path is gone was put back");
+        let segment_len = self.send(now, index, first, out, 0, ctx)?;
+        let mut len = segment_len;
+        let train = self.paths[index].train();
+        let mut segments = 1;
+        while segments < max_segments && len + segment_len <= train {
+            let ready =
+                self.paths[index].ready_in(now).is_zero() && !self.paths[index].check_full();
+            if !ready {
+                break;
+            }
+            let Some((_, next)) = self.pick(now, Some(index), ctx) else {
+                break;
+            };
+            let wire = HEADER_LEN + OVERHEAD + self.inner_len(&next);
+            if wire > segment_len {
+                self.stashed = Some((tag, next));
+                break;
+            }
+            let Some(sent) = self.send(now, index, next, out, len, ctx) else {
+                break;
+            };
+            len += sent;
+            segments += 1;
+            if sent < segment_len {
+                break;
+            }
+        }
+        let mut transmit = transmit(self.paths[index].address, len);
+        transmit.segment_len = segment_len;
+        Some(transmit)
+    }
+
+    fn inner_len(&mut self, pick: &Pick) -> usize {
+        match pick {
+            Pick::New { queued, .. } => queued.packet.len(),
+            Pick::Repair(key) | Pick::Copy(key) => {
+                self.store.get_mut(*key).map_or(0, |s| s.packet.len())
+            }
+        }
+    }
+
+    /// Chooses the next packet, for any path or for one.
+    fn pick(
+        &mut self,
+        now: Time,
+        only: Option<usize>,
+        ctx: &mut Context<'_>,
+    ) -> Option<(u8, Pick)> {
+        let best = *self.order.best()?;
+        let may_use = |index: usize| only.is_none_or(|o| o == index);
+        if may_use(best.index) {
+            if let Some(pick) = self.pop(now, Class::Realtime, |_| true, ctx) {
+                return Some((self.paths[best.index].tag, pick));
+            }
+            if self.can_send(now, best.index)
+                && let Some(pick) = self.pop(now, Class::Interactive, |_| true, ctx)
+            {
+                return Some((self.paths[best.index].tag, pick));
+            }
+        }
+        if let Some(pick) = self.pick_copy(only) {
+            return Some(pick);
+        }
+        if let Some(pick) = self.pick_repair(only) {
+            return Some(pick);
+        }
+        for at in 0..self.order.wide {
+            let index = self.order.usable[at].index;
+            if !may_use(index) || !self.can_send(now, index) {
+                continue;
+            }
+            let is_best = index == best.index;
+            let may = |flow: &mut Flow| is_best || wants_more(flow, now, best.capacity);
+            if let Some(pick) = self.pop(now, Class::Bulk, may, ctx) {
+                return Some((self.paths[index].tag, pick));
+            }
+        }
+        None
+    }
+
+    fn can_send(&mut self, now: Time, index: usize) -> bool {
+        self.paths[index].ready_in(now).is_zero() && !self.paths[index].check_full()
+    }
+
+    fn pop(
+        &mut self,
+        now: Time,
+        class: Class,
+        may: impl FnMut(&mut Flow) -> bool,
+        ctx: &mut Context<'_>,
+    ) -> Option<Pick> {
+        let popped = self
+            .queue
+            .pop(now, &mut self.flows, class, may, &mut self.dropped);
+        self.count_queue_drops(ctx.pool);
+        popped.map(|p| Pick::New {
+            slot: p.slot,
+            queued: p.queued,
+        })
+    }
+
+    fn pick_copy(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
+        while let Some(&(key, tag)) = self.copies.front() {
+            let index = self.path_index(tag);
+            let useless = self.store.get_mut(key).is_none()
+                || index.is_none_or(|i| !self.paths[i].health.is_active());
+            if useless {
+                self.copies.pop_front();
+                continue;
+            }
+            if only.is_some() && only != index {
+                return None;
+            }
+            self.copies.pop_front();
+            return Some((tag, Pick::Copy(key)));
+        }
+        None
+    }
+
+    fn pick_repair(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
+        while let Some(&key) = self.retransmits.front() {
+            if self.store.get_mut(key).is_none() {
+                self.retransmits.pop_front();
+                continue;
+            }
+            let Choice::Send(index) = schedule::repair(&self.order) else {
+                return None;
+            };
+            if only.is_some_and(|o| o != index) {
+                return None;
+            }
+            // The views are as old as the train; the pacer has the last word.
+            if !self.paths[index].session.is_established() {
+                return None;
+            }
+            self.retransmits.pop_front();
+            return Some((self.paths[index].tag, Pick::Repair(key)));
+        }
+        None
+    }
+
+    /// Seals a packet into `out` at `at`. Returns the datagram's length.
+    fn send(
+        &mut self,
+        now: Time,
+        index: usize,
+        pick: Pick,
+        out: &mut Vec<u8>,
+        at: usize,
+        ctx: &mut Context<'_>,
+    ) -> Option<usize> {
+        let (key, duplicate) = match pick {
+            Pick::New { slot, queued } => (self.remember(now, slot, queued), false),
+            Pick::Repair(key) => (key, false),
+            Pick::Copy(key) => (key, true),
+        };
+        let more = self.queue.has(Class::Bulk) || !self.retransmits.is_empty();
+        let stored = self.store.get_mut(key)?;
+        let again = stored.copies > 0;
+        stored.copies = stored.copies.saturating_add(1);
+        stored.in_flight = stored.in_flight.saturating_add(1);
+        if !duplicate {
+            stored.queued = false;
+        }
+        let header = DataHeader {
+            more,
+            duplicate,
+            retransmitted: again && !duplicate,
+            ordered: stored.ordered,
+            class: stored.class,
+            flow: stored.slot,
+            seq: stored.seq as u32 & 0x00ff_ffff,
+            release: 0,
+        };
+        let inner_len = stored.packet.len();
+        let stamp = stamp::stamp(now);
+        frame::write_data_header(stored.packet.header_room(), &header, inner_len, stamp);
+        let (class, losses) = (stored.class, stored.losses);
+        let path = &mut self.paths[index];
+        let needed = at + HEADER_LEN + inner_len + OVERHEAD;
+        if out.len() < needed {
+            out.resize(needed, 0);
+        }
+        // With nothing left to send, the path would have carried more than this.
+        let limited = !more && !path.was_full();
+        let sealed = path.session.seal(stored.packet.framed(), &mut out[at..]);
+        let Some((len, number)) = sealed else {
+            // The session ended under us; the packet takes another path.
+            self.lost.push(key);
+            self.requeue_lost(now, true, ctx);
+            return None;
+        };
+        let outgoing = Outgoing {
+            len,
+            eliciting: true,
+            limited,
+            packet: Some(key),
+        };
+        path.on_sealed(now, number, outgoing, Some(more));
+        let tag = path.tag;
+        self.count_copy(duplicate, again);
+        if !duplicate && self.wants_copy(class, losses, again) {
+            self.add_copy(key, tag);
+        }
+        Some(len)
+    }
+
+    fn count_copy(&mut self, duplicate: bool, again: bool) {
+        if duplicate {
+            self.counters.duplicated += 1;
+        } else if again {
+            self.counters.retransmitted += 1;
+        }
+    }
+
+    /// A packet that was lost twice goes out twice; so does what the mode says.
+    fn wants_copy(&self, class: Class, losses: u8, again: bool) -> bool {
+        if again {
+            return losses >= 2;
+        }
+        match self.mode {
+            Mode::Aggregate | Mode::Handover => false,
+            Mode::Interactive => class != Class::Bulk,
+            Mode::Redundant => true,
+        }
+    }
+
+    fn add_copy(&mut self, key: PacketKey, not_on: u8) {
+        const COPIES_WAITING: usize = 1_024;
+        let other = self
+            .best_paths()
+            .map(|i| self.paths[i].tag)
+            .find(|&tag| tag != not_on);
+        if let Some(tag) = other.filter(|_| self.copies.len() < COPIES_WAITING) {
+            self.copies.push_back((key, tag));
+        }
+    }
+
+    fn remember(&mut self, now: Time, slot: u16, queued: Queued) -> PacketKey {
+        let flow = self
+            .flows
+            .get_mut(slot)
+            .expect("a queued packet's flow exists");
+        self.store.insert(Stored {
+            packet: queued.packet,
+            slot,
+            seq: flow.take_seq(),
+            class: flow.class,
+            ordered: queued.ordered,
+            first_sent: now,
+            copies: 0,
+            losses: 0,
+            in_flight: 0,
+            queued: false,
+        })
+    }
+
+    /// When a path with something to send may send again.
+    pub(super) fn pace_due(&self, now: Time) -> Option<Time> {
+        let waiting = !self.retransmits.is_empty()
+            || self.queue.has(Class::Bulk)
+            || self.queue.has(Class::Interactive);
+        if !waiting {
+            return None;
+        }
+        let usable = self.order.usable.iter();
+        usable
+            .filter(|v| !v.full)
+            .filter_map(|v| self.paths.get(v.index).map(|p| p.next_send()))
+            .filter(|&at| at > now)
+            .min()
+    }
+}
+
+/// Whether a bulk flow may use more than the best path.
+fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool {
+    let waits = flow
+        .waiting_since
+        .is_some_and(|t| now.since(t) >= WANTS_MORE_AFTER);
+    if waits || flow.rate() > WANTS_MORE_SHARE * best_capacity {
+        flow.wide_until = now + WIDE_FOR;
+    }
+    flow.wide_until > now
+}
+
+fn transmit(to: Address, len: usize) -> Transmit {
+    Transmit {
+        socket: to.socket,
+        remote: to.remote,
+        local: to.local,
+        len,
+        segment_len: len,
+    }
+}

@@ -1,0 +1,209 @@
+//! From a packet and its flow's recent behaviour to a class. Pure.
+//!
+//! No payload is looked at and no list of applications is kept: what a flow
+//! does decides. Three classes share the bond (RFC 8290 calls the first
+//! "sparse"): realtime flows send small packets at a modest pace, interactive
+//! flows are short or thin, everything else is bulk. A marking (DSCP) is
+//! believed only while the flow behaves like it.
+
+use crate::packet::{PacketInfo, Transport};
+
+/// How a flow is treated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Small packets at a modest pace: calls, games, ping, DNS.
+    Realtime,
+    /// Short or thin: the first kilobytes of anything, acknowledgements, shells.
+    #[default]
+    Interactive,
+    /// Wants all there is.
+    Bulk,
+}
+
+impl Class {
+    /// The two bits on the wire.
+    pub fn code(self) -> u8 {
+        match self {
+            Class::Realtime => 0,
+            Class::Interactive => 1,
+            Class::Bulk => 2,
+        }
+    }
+
+    /// From the two bits on the wire; the reserved value counts as bulk.
+    pub fn from_code(code: u8) -> Self {
+        match code {
+            0 => Class::Realtime,
+            1 => Class::Interactive,
+            _ => Class::Bulk,
+        }
+    }
+}
+
+/// What a flow has done of late.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Behaviour {
+    /// Bytes since the flow began.
+    pub bytes: u64,
+    /// Rate over the last half second, bytes per second.
+    pub rate: f64,
+    /// Mean packet length, bytes.
+    pub mean_len: f64,
+    /// Share of the best path's capacity above which a flow is bulk, bytes per second.
+    pub bulk_rate: f64,
+}
+
+/// A flow that has sent no more than this is not bulk yet: a web page's first
+/// objects, a QUIC handshake.
+pub const BULK_AFTER_BYTES: u64 = 64 * 1024;
+
+/// Calls and games stay below this, in bytes per packet on the mean.
+const REALTIME_MEAN_LEN: f64 = 300.0;
+/// 200 packets a second of 300 bytes.
+const REALTIME_RATE: f64 = 60_000.0;
+
+/// The class of a packet's flow.
+pub fn classify(packet: &PacketInfo, flow: &Behaviour) -> Class {
+    let thin = flow.rate <= flow.bulk_rate;
+    match packet.transport {
+        Transport::Icmp => return if thin { Class::Realtime } else { Class::Bulk },
+        Transport::Tcp { control: true, .. } if flow.bytes <= BULK_AFTER_BYTES => {
+            return Class::Interactive;
+        }
+        _ => {}
+    }
+    let small = flow.mean_len <= REALTIME_MEAN_LEN && flow.rate <= REALTIME_RATE;
+    let marked = matches!(packet.dscp, 34 | 36 | 38 | 40 | 46 | 48);
+    let is_tcp = matches!(packet.transport, Transport::Tcp { .. });
+    if thin && !is_tcp && (small || marked) {
+        return Class::Realtime;
+    }
+    if thin && (flow.bytes <= BULK_AFTER_BYTES || flow.mean_len <= REALTIME_MEAN_LEN) {
+        return Class::Interactive;
+    }
+    if flow.bytes <= BULK_AFTER_BYTES || (thin && is_tcp && flow.rate <= REALTIME_RATE) {
+        return Class::Interactive;
+    }
+    Class::Bulk
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::packet::FlowKey;
+
+    fn packet(transport: Transport, dscp: u8) -> PacketInfo {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let key = FlowKey {
+            source: ip,
+            destination: ip,
+            protocol: 0,
+            ports: (1, 2),
+        };
+        PacketInfo {
+            key,
+            transport,
+            dscp,
+            ecn: 0,
+            len: 100,
+        }
+    }
+
+    fn flow(bytes: u64, rate: f64, mean_len: f64) -> Behaviour {
+        Behaviour {
+            bytes,
+            rate,
+            mean_len,
+            bulk_rate: 1_000_000.0,
+        }
+    }
+
+    const TCP: Transport = Transport::Tcp {
+        control: false,
+        pure_ack: false,
+    };
+
+    #[test]
+    fn flows_are_sorted_by_what_they_do() {
+        let table = [
+            (
+                "a call",
+                packet(Transport::Udp, 0),
+                flow(1_000_000, 10_000.0, 200.0),
+                Class::Realtime,
+            ),
+            (
+                "ping",
+                packet(Transport::Icmp, 0),
+                flow(100, 100.0, 84.0),
+                Class::Realtime,
+            ),
+            (
+                "a flood of pings",
+                packet(Transport::Icmp, 0),
+                flow(9_999_999, 5e6, 84.0),
+                Class::Bulk,
+            ),
+            (
+                "a marked video call",
+                packet(Transport::Udp, 34),
+                flow(9_999_999, 3e5, 1_100.0),
+                Class::Realtime,
+            ),
+            (
+                "a marked flood",
+                packet(Transport::Udp, 46),
+                flow(9_999_999, 5e6, 1_100.0),
+                Class::Bulk,
+            ),
+            (
+                "a new QUIC flow",
+                packet(Transport::Udp, 0),
+                flow(30_000, 3e5, 1_200.0),
+                Class::Interactive,
+            ),
+            (
+                "a QUIC download",
+                packet(Transport::Udp, 0),
+                flow(300_000, 3e6, 1_200.0),
+                Class::Bulk,
+            ),
+            (
+                "a new TCP flow",
+                packet(TCP, 0),
+                flow(30_000, 3e6, 1_400.0),
+                Class::Interactive,
+            ),
+            (
+                "a TCP download",
+                packet(TCP, 0),
+                flow(300_000, 3e6, 1_400.0),
+                Class::Bulk,
+            ),
+            (
+                "its acknowledgements",
+                packet(TCP, 0),
+                flow(300_000, 9e4, 52.0),
+                Class::Interactive,
+            ),
+            (
+                "an old shell",
+                packet(TCP, 0),
+                flow(5_000_000, 2_000.0, 400.0),
+                Class::Interactive,
+            ),
+        ];
+        for (name, packet, flow, class) in table {
+            assert_eq!(classify(&packet, &flow), class, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_class_survives_its_two_bits() {
+        for class in [Class::Realtime, Class::Interactive, Class::Bulk] {
+            assert_eq!(Class::from_code(class.code()), class);
+        }
+    }
+}

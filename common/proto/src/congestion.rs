@@ -1,0 +1,678 @@
+//! The rate of a path: as much as the link carries, with next to no queue in it.
+//!
+//! A window that halves on loss is the wrong tool below other people's
+//! congestion control: random loss is repaired here and is no signal, and the
+//! signal to the inner flow comes from our own queue in front of the paths. What
+//! is needed per path is its capacity, and to stay at it.
+//!
+//! Three facts come with each acknowledgement, all by the *receiver's* clock, so
+//! that nothing that happens to acknowledgements on their way back disturbs
+//! them: how many bytes arrived until when (a delivery rate), the lowest one-way
+//! delay since the last one (the clocks differ, but the offset cancels in
+//! differences), and how much was lost.
+//!
+//! * While the delay is above its base, the link is busy all the time, so the
+//!   delivery rate *is* the capacity: the estimate follows it.
+//! * While the delay is at its base, the link has room: the estimate grows,
+//!   slowly at first and faster with every round trip without a queue, and only
+//!   when there was something to send, for an idle path proves nothing.
+//! * The pace is the estimate, corrected so that a queue of a few milliseconds
+//!   remains. It is this small standing queue that keeps the link busy and the
+//!   estimate true.
+//!
+//! The base is the lowest delay of ten seconds. A standing queue would slowly
+//! become the base, so the queue is let run empty for a moment when it has not
+//! been empty for five seconds. When the delay stays high though we send less
+//! than arrives, the route has changed and the base is taken anew.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::stamp;
+use crate::time::Time;
+
+/// Rates below this are not measured but assumed: 160 kbit/s.
+const FLOOR: f64 = 20_000.0;
+/// Pace over capacity while starting: doubles per round trip.
+const STARTUP_GAIN: f64 = 2.0;
+/// Growth per round trip after the first without a queue.
+const GROWTH_MIN: f64 = 0.03;
+/// Growth per round trip at most; BBR's probing gain (draft-ietf-ccwg-bbr) twice over.
+const GROWTH_MAX: f64 = 0.5;
+/// Share of the pace that must have been used before more is tried.
+const USED: f64 = 0.8;
+/// How many round trips without 25 % growth end the start (BBR).
+const FULL_PIPE_ROUNDS: u32 = 3;
+/// Half of the time a base delay is believed.
+const BASE_BUCKET: Duration = Duration::from_secs(5);
+/// Acknowledgements may come this late without stopping the path.
+const ACK_SLACK: Duration = Duration::from_millis(25);
+
+/// What the controller is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Doubling until a queue or a plateau shows.
+    Startup,
+    /// At capacity, with a small queue.
+    Cruise,
+    /// Letting the queue run empty to see the base delay.
+    Drain,
+}
+
+impl Phase {
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Startup => "startup",
+            Phase::Cruise => "cruise",
+            Phase::Drain => "drain",
+        }
+    }
+}
+
+/// What one acknowledgement tells the controller.
+#[derive(Clone, Copy, Debug)]
+pub struct RateSample {
+    /// Receiver's clock at the last arrival, µs, mod 2³².
+    pub arrival_us: u32,
+    /// Bytes that had arrived by then, mod 2³².
+    pub bytes: u32,
+    /// Lowest arrival stamp minus send stamp since the last acknowledgement.
+    pub min_delay: u32,
+    /// Lowest round trip of late.
+    pub rtt_min: Duration,
+    /// Smoothed round trip.
+    pub rtt: Duration,
+    /// The sender had less to send than the path would have carried.
+    pub limited: bool,
+    /// Datagrams newly acknowledged.
+    pub acked: u32,
+    /// Datagrams newly declared lost.
+    pub lost: u32,
+}
+
+/// A rate controller for one path and direction.
+#[derive(Debug)]
+pub struct RateController {
+    phase: Phase,
+    capacity: f64,
+    pace: f64,
+    growth: f64,
+    paces: VecDeque<(Time, f64)>,
+    history: VecDeque<(u64, u64)>,
+    last_arrival_us: Option<u32>,
+    last_bytes: u32,
+    received_us: u64,
+    received: u64,
+    reference: Option<u32>,
+    base_now: Option<i32>,
+    base_before: Option<i32>,
+    base_since: Time,
+    queue_ms: f64,
+    leap_ms: f64,
+    noise_ms: f64,
+    busy_since_us: Option<u64>,
+    last_update: Time,
+    high: Option<(Time, f64, f64)>,
+    step: Option<(Time, f64)>,
+    last_empty: Time,
+    drain_until: Time,
+    startup_over: u32,
+    round_at: Time,
+    round_rate: f64,
+    flat_rounds: u32,
+    round_acked: u32,
+    round_lost: u32,
+    plateau_rate: f64,
+    hold_growth_until: Time,
+}
+
+impl Default for RateController {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RateController {
+    /// Knows nothing yet.
+    pub fn new() -> Self {
+        RateController {
+            phase: Phase::Startup,
+            capacity: 0.0,
+            pace: 0.0,
+            growth: GROWTH_MIN,
+            paces: VecDeque::new(),
+            history: VecDeque::new(),
+            last_arrival_us: None,
+            last_bytes: 0,
+            received_us: 0,
+            received: 0,
+            reference: None,
+            base_now: None,
+            base_before: None,
+            base_since: Time::ZERO,
+            queue_ms: 0.0,
+            leap_ms: 0.0,
+            noise_ms: 0.0,
+            busy_since_us: None,
+            last_update: Time::ZERO,
+            high: None,
+            step: None,
+            last_empty: Time::ZERO,
+            drain_until: Time::ZERO,
+            startup_over: 0,
+            round_at: Time::ZERO,
+            round_rate: 0.0,
+            flat_rounds: 0,
+            round_acked: 0,
+            round_lost: 0,
+            plateau_rate: 0.0,
+            hold_growth_until: Time::ZERO,
+        }
+    }
+
+    /// The first round trip is known: begin with what a TCP sender would dare, a
+    /// little over ten packets per round trip.
+    pub fn begin(&mut self, now: Time, rtt: Duration) {
+        if self.capacity == 0.0 {
+            self.capacity = (16.0 * 1_500.0 / rtt.as_secs_f64().max(0.001)).clamp(FLOOR, 2.5e6);
+            self.pace = self.capacity * STARTUP_GAIN;
+            self.last_update = now;
+            self.last_empty = now;
+            self.base_since = now;
+            self.round_at = now;
+        }
+    }
+
+    /// After an outage or a change of the address: keep half, look anew.
+    pub fn restart(&mut self, now: Time) {
+        let capacity = (self.capacity / 2.0).max(FLOOR);
+        let known = self.capacity > 0.0;
+        *self = RateController::new();
+        if known {
+            self.capacity = capacity;
+            self.pace = capacity;
+            self.last_update = now;
+            self.last_empty = now;
+            self.base_since = now;
+            self.round_at = now;
+        }
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Estimated capacity, bytes per second; zero when nothing is known.
+    pub fn capacity(&self) -> f64 {
+        self.capacity
+    }
+
+    /// Bytes per second at which to send now.
+    pub fn pace(&self) -> f64 {
+        self.pace.max(FLOOR)
+    }
+
+    /// Standing queue in the path beyond the base delay, milliseconds.
+    pub fn queue_ms(&self) -> f64 {
+        self.queue_ms
+    }
+
+    /// The base delay as a difference of stamps: comparable between paths of one direction.
+    pub fn base_delay(&self) -> Option<u32> {
+        let base = self.base()?;
+        self.reference.map(|r| stamp::add(r, base))
+    }
+
+    fn base(&self) -> Option<i32> {
+        match (self.base_now, self.base_before) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Bytes that may be in flight.
+    pub fn inflight_max(&self, rtt_min: Duration) -> u64 {
+        let rtt = rtt_min.as_secs_f64();
+        let time = match self.phase {
+            Phase::Startup => 2.5 * rtt + 2.0 * ACK_SLACK.as_secs_f64(),
+            Phase::Cruise | Phase::Drain => 1.25 * rtt + ACK_SLACK.as_secs_f64(),
+        };
+        (self.capacity.max(FLOOR) * time) as u64 + 6_000
+    }
+
+    /// The queue that is aimed at, milliseconds.
+    fn target_ms(&self, rtt_min: Duration) -> f64 {
+        let packet_ms = 1_500.0 / self.capacity.max(FLOOR) * 1e3;
+        (rtt_min.as_secs_f64() * 1e3 / 20.0).clamp(2.5, 6.0) + packet_ms + self.noise_ms.min(10.0)
+    }
+
+    /// Takes in an acknowledgement.
+    pub fn on_ack(&mut self, now: Time, s: &RateSample) {
+        self.begin(now, s.rtt);
+        self.note_delivery(s);
+        self.note_delay(now, s);
+        self.round_acked += s.acked;
+        self.round_lost += s.lost;
+        let target = self.target_ms(s.rtt_min);
+        let low = 0.4 * target;
+        let busy = self.queue_ms > low;
+        match (busy, self.busy_since_us) {
+            (true, None) => self.busy_since_us = Some(self.received_us),
+            (false, _) => self.busy_since_us = None,
+            _ => {}
+        }
+        if self.queue_ms <= 0.3 * target {
+            self.last_empty = now;
+        }
+        let dt = now.since(self.last_update).as_secs_f64().min(0.1);
+        self.last_update = now;
+        if self.phase == Phase::Startup {
+            self.startup(now, s, target);
+        } else {
+            self.cruise(now, s, target, low, dt);
+        }
+        self.note_pace(now);
+        self.end_round(now, s);
+    }
+
+    fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
+        let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
+        let rate = self.delivery_rate(span, 0);
+        if let Some(rate) = rate {
+            self.capacity = self.capacity.max(rate);
+        }
+        self.pace = self.capacity * STARTUP_GAIN;
+        let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
+        self.startup_over = if self.queue_ms > threshold {
+            self.startup_over + 1
+        } else {
+            0
+        };
+        if self.startup_over >= 2 || self.flat_rounds >= FULL_PIPE_ROUNDS {
+            // The queue proves that the link was busy: what arrived last is its rate.
+            if let Some(rate) = self
+                .delivery_rate(15_000, 0)
+                .filter(|_| self.startup_over >= 2)
+            {
+                self.capacity = rate.max(FLOOR);
+            }
+            self.phase = Phase::Cruise;
+            self.pace = self.capacity;
+            self.last_empty = now;
+        }
+    }
+
+    fn cruise(&mut self, now: Time, s: &RateSample, target: f64, low: f64, dt: f64) {
+        let rtt = s.rtt.as_secs_f64().max(0.005);
+        let queue = self.queue_ms;
+        let high = 2.0 * target + 2.0;
+        if queue > low {
+            self.growth = GROWTH_MIN;
+            let (span, settle) = if queue > high {
+                (20_000, 0.02)
+            } else {
+                (60_000, 0.1)
+            };
+            let since = self.busy_since_us.unwrap_or(self.received_us);
+            if let Some(rate) = self.delivery_rate(span, since) {
+                // Less than we sent is the link's doing; as much as we sent may
+                // be our own restraint, and then says nothing.
+                // A lowest delay above the base over a whole span is a link that
+                // was busy, whoever else is to blame for it.
+                let sent = self.pace_at(now - s.rtt);
+                let falls = rate < 0.98 * sent && self.step.is_none();
+                if rate > self.capacity || falls {
+                    self.capacity += (rate - self.capacity) * (dt / settle).min(1.0);
+                }
+            }
+        } else if !s.limited && now >= self.hold_growth_until {
+            // Room is proven only by a round trip in which the pace was used.
+            let span = (s.rtt.as_micros() as u64).clamp(15_000, 100_000);
+            let used = self.delivery_rate(span, 0).unwrap_or(0.0);
+            if used > USED * self.pace_at(now - s.rtt) {
+                self.capacity *= 1.0 + self.growth * (dt / rtt).min(1.0);
+            }
+        }
+        self.capacity = self.capacity.max(FLOOR);
+        let mut correction = ((target - queue) / 1e3 / (3.0 * rtt).max(0.03)).clamp(-0.3, 0.08);
+        self.watch_step(now, s, queue);
+        self.watch_route(now, s, queue, high);
+        correction = self.drain(now, s, queue, target).unwrap_or(correction);
+        self.pace = self.capacity * (1.0 + correction);
+    }
+
+    /// What the pace was at a moment of the last second.
+    fn pace_at(&self, at: Time) -> f64 {
+        let then = self
+            .paces
+            .iter()
+            .rev()
+            .find(|p| p.0 <= at)
+            .or(self.paces.front());
+        then.map_or(self.pace, |p| p.1)
+    }
+
+    fn note_pace(&mut self, now: Time) {
+        const KEEP: Duration = Duration::from_secs(1);
+        self.paces.push_back((now, self.pace));
+        while self.paces.len() > 1 && now.since(self.paces[1].0) > KEEP {
+            self.paces.pop_front();
+        }
+    }
+
+    /// Lets the queue run empty when it has not been for long.
+    fn drain(&mut self, now: Time, s: &RateSample, queue: f64, target: f64) -> Option<f64> {
+        if self.phase == Phase::Drain {
+            if queue <= 0.25 * target || now >= self.drain_until {
+                self.phase = Phase::Cruise;
+                self.last_empty = now;
+                return None;
+            }
+            return Some(-0.25);
+        }
+        if now.since(self.last_empty) > BASE_BUCKET {
+            self.phase = Phase::Drain;
+            self.drain_until = now + s.rtt + Duration::from_micros((queue * 5_000.0) as u64);
+            return Some(-0.25);
+        }
+        None
+    }
+
+    /// A delay that leaps and then stays level is a longer route: a queue grows
+    /// and shrinks, but never stands still.
+    fn watch_step(&mut self, now: Time, s: &RateSample, queue: f64) {
+        const LEAP_MS: f64 = 4.0;
+        if self.leap_ms > LEAP_MS {
+            self.step = Some((now, queue));
+        }
+        let Some((since, level)) = self.step else {
+            return;
+        };
+        if (queue - level).abs() > 0.1 * level + 1.0 {
+            self.step = None;
+        } else if now.since(since) > s.rtt * 3 / 2 {
+            self.rebase(now);
+        }
+    }
+
+    fn rebase(&mut self, now: Time) {
+        self.base_now = None;
+        self.base_before = None;
+        self.base_since = now;
+        self.high = None;
+        self.step = None;
+    }
+
+    /// A delay that stays high though we sent less for long enough is the route's.
+    fn watch_route(&mut self, now: Time, s: &RateSample, queue: f64, high: f64) {
+        if queue <= high {
+            self.high = None;
+            return;
+        }
+        let (since, was, capacity) = *self.high.get_or_insert((now, queue, self.capacity));
+        // Still filling, or already draining as it should: no news of the route.
+        if queue > 1.1 * was + 1.0 || queue < 0.7 * was {
+            self.high = Some((now, queue, capacity));
+            return;
+        }
+        let patience = s.rtt * 3 + Duration::from_micros((was * 4_000.0) as u64);
+        if now.since(since) > patience {
+            self.rebase(now);
+            // What was taken for a shrinking link was our own restraint.
+            self.capacity = self.capacity.max(0.9 * capacity);
+        }
+    }
+
+    /// Once per round trip: grows faster, notices a plateau.
+    fn end_round(&mut self, now: Time, s: &RateSample) {
+        if now.since(self.round_at) < s.rtt.max(Duration::from_millis(10)) {
+            return;
+        }
+        let rate = self.delivery_rate((s.rtt.as_micros() as u64).clamp(15_000, 100_000), 0);
+        let rate = rate.unwrap_or(0.0);
+        let total = self.round_acked + self.round_lost;
+        let loss = if total == 0 {
+            0.0
+        } else {
+            f64::from(self.round_lost) / f64::from(total)
+        };
+        self.round_at = now;
+        self.round_acked = 0;
+        self.round_lost = 0;
+        if s.limited {
+            return;
+        }
+        match self.phase {
+            Phase::Startup => {
+                if rate < self.round_rate * 1.25 {
+                    self.flat_rounds += 1;
+                } else {
+                    self.flat_rounds = 0;
+                    self.round_rate = rate;
+                }
+            }
+            Phase::Cruise => {
+                // A shallow buffer or a policer never shows a queue: it drops what
+                // exceeds its rate. Then more loss and no more delivery is the sign.
+                let pushed = self.pace > self.plateau_rate * 1.05;
+                if loss > 0.02 && pushed && rate < self.plateau_rate * 1.01 && rate > 0.0 {
+                    self.capacity = rate;
+                    self.growth = GROWTH_MIN;
+                    self.hold_growth_until = now + Duration::from_secs(1);
+                } else if self.queue_ms <= 1.0 {
+                    self.growth = (self.growth * 1.7).min(GROWTH_MAX);
+                }
+                self.plateau_rate = rate;
+            }
+            Phase::Drain => {}
+        }
+    }
+
+    fn note_delivery(&mut self, s: &RateSample) {
+        const KEEP_US: u64 = 250_000;
+        if let Some(last) = self.last_arrival_us {
+            let step = s.arrival_us.wrapping_sub(last);
+            if step == 0 || step > u32::MAX / 2 {
+                return;
+            }
+            self.received_us += u64::from(step);
+            self.received += u64::from(s.bytes.wrapping_sub(self.last_bytes));
+        }
+        self.last_arrival_us = Some(s.arrival_us);
+        self.last_bytes = s.bytes;
+        self.history.push_back((self.received_us, self.received));
+        while self.history.len() > 2 && self.history[1].0 + KEEP_US < self.received_us {
+            self.history.pop_front();
+        }
+    }
+
+    /// Bytes per second over the last `span` µs or a little more, but nothing
+    /// before `since`. `None` when that is too short to say.
+    fn delivery_rate(&self, span: u64, since: u64) -> Option<f64> {
+        const SHORTEST_US: u64 = 6_000;
+        let &(end, bytes) = self.history.back()?;
+        let start = self
+            .history
+            .iter()
+            .rev()
+            .find(|h| h.0 + span <= end || h.0 <= since)?;
+        let time = end - start.0;
+        (time >= SHORTEST_US).then(|| (bytes - start.1) as f64 / time as f64 * 1e6)
+    }
+
+    fn note_delay(&mut self, now: Time, s: &RateSample) {
+        let reference = *self.reference.get_or_insert(s.min_delay);
+        let delay = stamp::difference(s.min_delay, reference);
+        if now.since(self.base_since) > BASE_BUCKET {
+            self.base_since = now;
+            self.base_before = self.base_now.take().or(self.base_before);
+        }
+        self.base_now = Some(self.base_now.map_or(delay, |b| b.min(delay)));
+        let base = self.base().unwrap_or(delay);
+        let queue = stamp::millis(delay - base);
+        self.leap_ms = queue - self.queue_ms;
+        let jump = self.leap_ms.abs();
+        // Only the small changes from one ack to the next are noise.
+        if jump < 8.0 {
+            self.noise_ms += (jump - self.noise_ms) / 64.0;
+        }
+        self.queue_ms = queue;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A link with one bottleneck: the sender obeys the controller, the receiver
+    /// acknowledges every 5 ms.
+    struct Bench {
+        c: RateController,
+        now_us: u64,
+        delay_us: u64,
+        rate: f64,
+        credit: f64,
+        busy_until_us: f64,
+        arrivals: VecDeque<(u64, u64)>,
+        acks: VecDeque<(u64, RateSample)>,
+        received: u64,
+        inflight: u64,
+        unacked: u64,
+        next_ack_us: u64,
+        min_delay: u64,
+        queue_ms_max: f64,
+    }
+
+    impl Bench {
+        fn new(rate: f64, delay_us: u64) -> Self {
+            let mut c = RateController::new();
+            c.begin(Time::ZERO, Duration::from_micros(2 * delay_us));
+            Bench {
+                c,
+                now_us: 0,
+                delay_us,
+                rate,
+                credit: 0.0,
+                busy_until_us: 0.0,
+                arrivals: VecDeque::new(),
+                acks: VecDeque::new(),
+                received: 0,
+                inflight: 0,
+                unacked: 0,
+                next_ack_us: 0,
+                min_delay: u64::MAX,
+                queue_ms_max: 0.0,
+            }
+        }
+
+        /// Runs for a while and returns the share of the rate that arrived.
+        fn run(&mut self, millis: u64) -> f64 {
+            let before = self.received;
+            let end = self.now_us + millis * 1_000;
+            let rtt = Duration::from_micros(2 * self.delay_us + 5_000);
+            while self.now_us < end {
+                self.now_us += 100;
+                self.credit =
+                    (self.credit + self.c.pace() / 1e4).min(3_000.0 + self.c.pace() / 1e3);
+                while self.credit >= 1_500.0 && self.inflight + 1_500 < self.c.inflight_max(rtt) {
+                    self.credit -= 1_500.0;
+                    self.inflight += 1_500;
+                    let start = self.busy_until_us.max(self.now_us as f64);
+                    self.busy_until_us = start + 1_500.0 / self.rate * 1e6;
+                    let delay = self.busy_until_us as u64 + self.delay_us - self.now_us;
+                    self.arrivals.push_back((self.now_us + delay, delay));
+                }
+                while self.arrivals.front().is_some_and(|a| a.0 <= self.now_us) {
+                    let (_, delay) = self.arrivals.pop_front().unwrap();
+                    self.received += 1_500;
+                    self.unacked += 1_500;
+                    self.min_delay = self.min_delay.min(delay);
+                }
+                let queue = (self.busy_until_us - self.now_us as f64) / 1e3;
+                self.queue_ms_max = self.queue_ms_max.max(queue);
+                if self.now_us >= self.next_ack_us && self.unacked > 0 {
+                    self.next_ack_us = self.now_us + 5_000;
+                    let sample = RateSample {
+                        arrival_us: self.now_us as u32,
+                        bytes: self.received as u32,
+                        min_delay: (self.min_delay / 8) as u32,
+                        rtt_min: rtt,
+                        rtt,
+                        limited: false,
+                        acked: (self.unacked / 1_500) as u32,
+                        lost: 0,
+                    };
+                    self.min_delay = u64::MAX;
+                    self.acks.push_back((self.now_us + self.delay_us, sample));
+                    self.unacked = 0;
+                }
+                while self.acks.front().is_some_and(|a| a.0 <= self.now_us) {
+                    let (_, sample) = self.acks.pop_front().unwrap();
+                    self.inflight -= u64::from(sample.acked) * 1_500;
+                    self.c
+                        .on_ack(Time::from_nanos(self.now_us * 1_000), &sample);
+                }
+            }
+            (self.received - before) as f64 / (self.rate * millis as f64 / 1e3)
+        }
+    }
+
+    const MBIT: f64 = 1e6 / 8.0;
+
+    #[test]
+    fn it_finds_the_rate_of_any_link_and_keeps_its_queue_short() {
+        for (mbit, delay_ms) in [
+            (1.0, 20),
+            (10.0, 75),
+            (20.0, 30),
+            (50.0, 7),
+            (300.0, 5),
+            (100.0, 150),
+        ] {
+            let mut b = Bench::new(mbit * MBIT, delay_ms * 1_000);
+            b.run(4_000);
+            b.queue_ms_max = 0.0;
+            let share = b.run(10_000);
+            assert!(share > 0.98, "{mbit} Mbit/s, {delay_ms} ms: {share:.3}");
+            // The queue answers a round trip later than it is asked.
+            let bound = 12.0 + 30.0 / mbit + f64::from(delay_ms as u32) / 5.0;
+            assert!(
+                b.queue_ms_max < bound,
+                "{mbit} Mbit/s, {delay_ms} ms: {:.1}",
+                b.queue_ms_max
+            );
+        }
+    }
+
+    #[test]
+    fn it_starts_within_a_dozen_round_trips() {
+        let mut b = Bench::new(50.0 * MBIT, 15_000);
+        b.run(400);
+        assert!(b.run(300) > 0.9);
+    }
+
+    #[test]
+    fn it_follows_a_rate_that_rises_and_falls() {
+        let mut b = Bench::new(10.0 * MBIT, 8_000);
+        b.run(3_000);
+        b.rate = 60.0 * MBIT;
+        b.run(400);
+        assert!(b.run(1_000) > 0.95, "after the rise");
+        b.rate = 10.0 * MBIT;
+        b.run(500);
+        b.queue_ms_max = 0.0;
+        assert!(b.run(1_000) > 0.95, "after the fall");
+        assert!(b.queue_ms_max < 20.0, "{}", b.queue_ms_max);
+    }
+
+    #[test]
+    fn a_longer_route_is_not_taken_for_a_queue_for_long() {
+        let mut b = Bench::new(20.0 * MBIT, 10_000);
+        b.run(3_000);
+        b.delay_us = 40_000;
+        b.run(2_000);
+        assert!(b.run(3_000) > 0.95);
+    }
+}

@@ -1,0 +1,624 @@
+//! An endpoint: one side's sockets, and the bonds behind them.
+//!
+//! From a datagram to its bond by session index, from an inner packet to its
+//! bond by address; handshakes are admitted here. A client's endpoint has one
+//! bond; a server's has one per peer that was ever heard.
+//!
+//! # Calling contract
+//! After any `handle_*`, drain [`Endpoint::poll_transmit`], [`Endpoint::poll_packet`]
+//! and [`Endpoint::poll_event`] until each gives `None`, then sleep no longer
+//! than [`Endpoint::poll_timeout`] says and call [`Endpoint::handle_timeout`].
+//! Read the sockets before calling `handle_timeout`, so that the driver's own
+//! lateness is not taken for a path's silence.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::bond::{Bond, Context, Side, news};
+use crate::buffer::{PacketBuf, Pool};
+use crate::config::{ClientConfig, Key, Mode, PeerConfig, Role, ServerConfig};
+use crate::event::{Command, Event, PathReason, SocketId};
+use crate::frame::CloseReason;
+use crate::limits;
+use crate::packet;
+use crate::path::Address;
+use crate::session::{Admission, HANDSHAKE_MAX, Identity, Outer, outer};
+use crate::stats::{PathState, Snapshot};
+use crate::time::Time;
+use crate::transmit::{Arrival, Transmit};
+
+/// Bytes that one train of datagrams may fill; the kernel's limit for one batch is 64 KiB.
+const TRAIN_BYTES: usize = 66_000;
+/// How often the handshake gate counts anew.
+const GATE_TICK: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Why the endpoint wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WakeReason {
+    /// A path may send again.
+    Pace,
+    /// An acknowledgement is due.
+    Ack,
+    /// Something may be lost, or a path silent.
+    Loss,
+    /// A held packet is due.
+    Release,
+    /// Sessions, probes and other slow matters.
+    Maintenance,
+}
+
+#[derive(Debug)]
+struct Peer {
+    config: PeerConfig,
+    bond: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    bond: Bond,
+    due: Option<(Time, WakeReason)>,
+    /// It may have something to send.
+    restless: bool,
+}
+
+/// One side of Marline.
+#[derive(Debug)]
+pub struct Endpoint {
+    side: Side,
+    identity: Identity,
+    mtu: u16,
+    boot: u64,
+    rng: StdRng,
+    peers: HashMap<Key, Peer>,
+    by_inner: HashMap<IpAddr, Key>,
+    by_index: HashMap<u32, (usize, u8)>,
+    seats: Vec<Option<Seat>>,
+    restless: VecDeque<usize>,
+    timers: BTreeSet<(Time, usize)>,
+    gate_due: Time,
+    next_tag: u8,
+    replies: VecDeque<(Vec<u8>, Address)>,
+    pool: Pool,
+    ready: VecDeque<PacketBuf>,
+    events: VecDeque<Event>,
+    scratch: Vec<u8>,
+    freed: Vec<u32>,
+    drops: BTreeMap<&'static str, u64>,
+}
+
+/// Cookie replies that may wait to be sent.
+const REPLIES: usize = 64;
+
+impl Endpoint {
+    /// A client's endpoint: one bond to one server. `seed` is fresh randomness.
+    pub fn client(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
+        let identity = Identity::new(config.secret);
+        Self::client_with(identity, config, seed, now)
+    }
+
+    /// A server's endpoint: a bond per peer. `seed` is fresh randomness.
+    pub fn server(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
+        Self::new(
+            Side::Server,
+            Identity::new(config.secret),
+            config.mtu,
+            seed,
+            now,
+        )
+    }
+
+    /// A client without cryptography, for simulations.
+    #[cfg(feature = "test-session")]
+    pub fn client_for_test(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
+        let identity = Identity::for_test(config.secret);
+        Self::client_with(identity, config, seed, now)
+    }
+
+    /// A server without cryptography, for simulations.
+    #[cfg(feature = "test-session")]
+    pub fn server_for_test(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
+        Self::new(
+            Side::Server,
+            Identity::for_test(config.secret),
+            config.mtu,
+            seed,
+            now,
+        )
+    }
+
+    fn client_with(identity: Identity, config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
+        let mut this = Self::new(Side::Client, identity, config.mtu, seed, now);
+        let server = PeerConfig {
+            public: config.server,
+            name: String::new(),
+            v4: None,
+            v6: None,
+        };
+        this.seat_bond(server, config.mode);
+        this
+    }
+
+    fn new(side: Side, identity: Identity, mtu: u16, seed: [u8; 32], now: Time) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        // Zero means "unknown" on the wire.
+        let boot = rng.next_u64() | 1;
+        Endpoint {
+            side,
+            identity,
+            mtu,
+            boot,
+            rng,
+            peers: HashMap::new(),
+            by_inner: HashMap::new(),
+            by_index: HashMap::new(),
+            seats: Vec::new(),
+            restless: VecDeque::new(),
+            timers: BTreeSet::new(),
+            gate_due: now + GATE_TICK,
+            next_tag: 0,
+            replies: VecDeque::new(),
+            pool: Pool::default(),
+            ready: VecDeque::new(),
+            events: VecDeque::new(),
+            scratch: Vec::new(),
+            freed: Vec::new(),
+            drops: BTreeMap::new(),
+        }
+    }
+
+    fn seat_bond(&mut self, peer: PeerConfig, mode: Mode) -> usize {
+        let token = self.rng.next_u64();
+        let bond = Bond::new(self.side, peer, mode, self.mtu, self.boot, token);
+        let seat = Some(Seat {
+            bond,
+            due: None,
+            restless: false,
+        });
+        match self.seats.iter().position(Option::is_none) {
+            Some(free) => {
+                self.seats[free] = seat;
+                free
+            }
+            None => {
+                self.seats.push(seat);
+                self.seats.len() - 1
+            }
+        }
+    }
+
+    fn drop_reason(&mut self, reason: &'static str) {
+        *self.drops.entry(reason).or_default() += 1;
+    }
+
+    /// Calls into a bond with what it may borrow, and notes that it may have
+    /// something to say.
+    fn with_bond<R>(
+        &mut self,
+        at: usize,
+        f: impl FnOnce(&mut Bond, &mut Context<'_>) -> R,
+    ) -> Option<R> {
+        let seat = self.seats.get_mut(at)?.as_mut()?;
+        let mut ctx = Context {
+            pool: &mut self.pool,
+            ready: &mut self.ready,
+            events: &mut self.events,
+            scratch: &mut self.scratch,
+            freed: &mut self.freed,
+        };
+        let result = f(&mut seat.bond, &mut ctx);
+        if !seat.restless {
+            seat.restless = true;
+            self.restless.push_back(at);
+        }
+        for index in self.freed.drain(..) {
+            self.by_index.remove(&index);
+        }
+        Some(result)
+    }
+
+    /// A buffer for [`Self::handle_packet`].
+    pub fn buffer(&mut self) -> PacketBuf {
+        self.pool.take()
+    }
+
+    /// Gives back a buffer that came from [`Self::poll_packet`] or [`Self::buffer`].
+    pub fn recycle(&mut self, buf: PacketBuf) {
+        self.pool.put(buf);
+    }
+
+    /// An inner packet from the TUN: sorted and queued, nothing is sent yet.
+    pub fn handle_packet(&mut self, now: Time, packet: PacketBuf) {
+        let Some((_, destination)) = packet::addresses(packet.bytes()) else {
+            self.drop_reason("packet_malformed");
+            return self.pool.put(packet);
+        };
+        if !is_routable(destination) {
+            self.drop_reason("packet_not_routable");
+            return self.pool.put(packet);
+        }
+        let at = match self.side {
+            Side::Client => Some(0),
+            Side::Server => self
+                .by_inner
+                .get(&destination)
+                .and_then(|key| self.peers.get(key))
+                .and_then(|peer| peer.bond),
+        };
+        let Some(at) = at else {
+            self.drop_reason("packet_no_peer");
+            return self.pool.put(packet);
+        };
+        self.with_bond(at, |bond, ctx| bond.handle_packet(now, packet, ctx));
+    }
+
+    /// One datagram from the wire.
+    pub fn handle_datagram(&mut self, now: Time, arrival: Arrival, datagram: &[u8]) {
+        match outer(datagram) {
+            None => self.drop_reason("datagram_malformed"),
+            Some(Outer::ToIndex { receiver }) => {
+                let Some(&(at, tag)) = self.by_index.get(&(receiver >> 8)) else {
+                    return self.drop_reason("datagram_no_session");
+                };
+                self.with_bond(at, |bond, ctx| {
+                    bond.handle_datagram(now, tag, arrival, datagram, ctx);
+                });
+            }
+            Some(Outer::Initiation { sender }) => {
+                if self.side == Side::Client {
+                    return self.drop_reason("handshake_unexpected");
+                }
+                self.admit(now, arrival, sender, datagram);
+            }
+        }
+    }
+
+    /// Server: somebody wants to shake hands.
+    fn admit(&mut self, now: Time, arrival: Arrival, sender: u32, datagram: &[u8]) {
+        let mut out = [0; HANDSHAKE_MAX];
+        let key = match self.identity.admit(arrival.remote.ip(), datagram, &mut out) {
+            Admission::Claimed(key) => key,
+            Admission::Refused(e) => return self.drop_reason(e.name()),
+            Admission::Reply(len) => {
+                self.drop_reason("handshake_cookie_sent");
+                if self.replies.len() < REPLIES {
+                    self.replies
+                        .push_back((out[..len].to_vec(), arrival.into()));
+                }
+                return;
+            }
+        };
+        let Some(peer) = self.peers.get(&key) else {
+            return self.drop_reason("handshake_unknown_peer");
+        };
+        let at = match peer.bond {
+            Some(at) => at,
+            None => {
+                let config = peer.config.clone();
+                let at = self.seat_bond(config, Mode::default());
+                self.peers
+                    .get_mut(&key)
+                    .expect("the peer was just found")
+                    .bond = Some(at);
+                at
+            }
+        };
+        // The tag is a hint: HELLO confirms it inside the session.
+        let tag = (sender >> 8) as u8;
+        let known = self.seats[at]
+            .as_ref()
+            .is_some_and(|s| s.bond.path_index(tag).is_some());
+        if !known && !self.half_open(now, at, key, tag, arrival) {
+            return self.drop_reason("handshake_too_many_paths");
+        }
+        self.with_bond(at, |bond, ctx| {
+            bond.handle_datagram(now, tag, arrival, datagram, ctx)
+        });
+    }
+
+    fn half_open(&mut self, now: Time, at: usize, key: Key, tag: u8, arrival: Arrival) -> bool {
+        let Some(seat) = &self.seats[at] else {
+            return false;
+        };
+        let open = seat.bond.paths().iter();
+        let open = open
+            .filter(|p| p.health.state() == PathState::Connecting)
+            .count();
+        if open >= limits::HALF_OPEN_PER_PEER {
+            return false;
+        }
+        let index = self.free_index(None);
+        let session = self.identity.session(key, index);
+        let added = self.with_bond(at, |bond, ctx| {
+            bond.add_path(now, tag, arrival.into(), (session, index), ctx)
+                .is_some()
+        });
+        if added == Some(true) {
+            self.by_index.insert(index, (at, tag));
+            return true;
+        }
+        false
+    }
+
+    /// A 24-bit session index that is not in use; on a client its low byte is
+    /// the path's tag.
+    fn free_index(&mut self, tag: Option<u8>) -> u32 {
+        loop {
+            let random = self.rng.next_u32() >> 8;
+            let index = tag.map_or(random, |t| random & 0x00ff_ff00 | u32::from(t));
+            if !self.by_index.contains_key(&index) {
+                return index;
+            }
+        }
+    }
+
+    /// The operating system refused to send to `remote` over `socket`
+    /// (unreachable, interface gone, not permitted). Not for a full send buffer.
+    pub fn handle_send_failed(&mut self, now: Time, socket: SocketId, remote: SocketAddr) {
+        for at in 0..self.seats.len() {
+            let Some(seat) = &self.seats[at] else {
+                continue;
+            };
+            let hit = |p: &crate::path::Path| {
+                p.address.socket == socket && p.address.remote == remote && p.health.is_active()
+            };
+            let Some(index) = seat.bond.paths().iter().position(hit) else {
+                continue;
+            };
+            self.with_bond(at, |bond, ctx| {
+                bond.doubt_path(now, index, PathReason::SendFailed, ctx);
+            });
+        }
+    }
+
+    /// Something the outside world wants or has seen.
+    pub fn handle_command(&mut self, now: Time, command: Command) {
+        match command {
+            Command::AddUplink {
+                socket,
+                name,
+                remote,
+                mtu: _,
+                role,
+            } => {
+                self.add_uplink(now, socket, name, remote, role);
+            }
+            Command::RemoveUplink { socket } => {
+                self.on_uplink(socket, |bond, index, ctx| {
+                    bond.remove_path(now, index, PathReason::UplinkRemoved, ctx);
+                });
+            }
+            Command::UplinkCarrier { socket, up } => {
+                self.on_uplink(socket, |bond, index, ctx| {
+                    if up {
+                        bond.hope_for_path(now, index);
+                    } else {
+                        bond.doubt_path(now, index, PathReason::CarrierLost, ctx);
+                    }
+                });
+            }
+            Command::SetMode(mode) => {
+                self.with_bond(0, |bond, _| bond.set_mode(now, mode));
+            }
+            Command::AddPeer(config) => self.add_peer(now, config),
+            Command::RemovePeer(key) => self.remove_peer(now, &key),
+            Command::Woke => {
+                for at in 0..self.seats.len() {
+                    self.with_bond(at, |bond, ctx| bond.woke(now, ctx));
+                }
+            }
+            Command::Close => {
+                for at in 0..self.seats.len() {
+                    self.with_bond(at, |bond, _| bond.close(CloseReason::Stopped));
+                }
+            }
+        }
+    }
+
+    fn on_uplink(&mut self, socket: SocketId, f: impl FnOnce(&mut Bond, usize, &mut Context<'_>)) {
+        self.with_bond(0, |bond, ctx| {
+            if let Some(index) = bond.path_on(socket) {
+                f(bond, index, ctx);
+            }
+        });
+    }
+
+    fn add_uplink(
+        &mut self,
+        now: Time,
+        socket: SocketId,
+        name: String,
+        remote: SocketAddr,
+        role: Role,
+    ) {
+        if role == Role::Never {
+            return;
+        }
+        self.on_uplink(socket, |bond, index, ctx| {
+            bond.remove_path(now, index, PathReason::UplinkRemoved, ctx);
+        });
+        let Some(Some(seat)) = self.seats.first() else {
+            return;
+        };
+        let server = seat.bond.peer_key();
+        while seat.bond.path_index(self.next_tag).is_some() {
+            self.next_tag = self.next_tag.wrapping_add(1);
+        }
+        let tag = self.next_tag;
+        self.next_tag = self.next_tag.wrapping_add(1);
+        let index = self.free_index(Some(tag));
+        let session = self.identity.session(server, index);
+        let address = Address {
+            socket,
+            remote,
+            local: None,
+        };
+        let added = self.with_bond(0, |bond, ctx| {
+            let path = bond.add_path(now, tag, address, (session, index), ctx);
+            path.map(|p| {
+                p.name = name;
+                p.role = role;
+                p.start_handshake(now);
+            })
+        });
+        if added.flatten().is_some() {
+            self.by_index.insert(index, (0, tag));
+        } else {
+            self.drop_reason("uplink_too_many");
+        }
+    }
+
+    fn add_peer(&mut self, now: Time, config: PeerConfig) {
+        if self
+            .peers
+            .get(&config.public)
+            .is_some_and(|p| p.config == config)
+        {
+            return;
+        }
+        self.remove_peer(now, &config.public);
+        for address in [config.v4.map(IpAddr::V4), config.v6.map(IpAddr::V6)]
+            .into_iter()
+            .flatten()
+        {
+            self.by_inner.insert(address, config.public);
+        }
+        self.peers
+            .insert(config.public, Peer { config, bond: None });
+    }
+
+    fn remove_peer(&mut self, now: Time, key: &Key) {
+        let Some(peer) = self.peers.remove(key) else {
+            return;
+        };
+        self.by_inner.retain(|_, owner| owner != key);
+        let Some(at) = peer.bond else { return };
+        self.with_bond(at, |bond, ctx| bond.expel(now, ctx));
+        if let Some((due, _)) = self.seats[at].take().and_then(|seat| seat.due) {
+            self.timers.remove(&(due, at));
+        }
+        self.restless.retain(|&r| r != at);
+        news(&mut self.events, Event::BondDown { peer: *key });
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Time) {
+        if self.gate_due <= now {
+            self.gate_due = now + GATE_TICK;
+            self.identity.tick();
+        }
+        while let Some(&(due, at)) = self.timers.first() {
+            if due > now {
+                break;
+            }
+            self.timers.remove(&(due, at));
+            if let Some(Some(seat)) = self.seats.get_mut(at) {
+                seat.due = None;
+            }
+            self.with_bond(at, |bond, ctx| bond.handle_timeout(now, ctx));
+        }
+    }
+
+    /// The next train of at most `max_segments` datagrams to send, in the front
+    /// of `out`, which is made large enough.
+    pub fn poll_transmit(
+        &mut self,
+        now: Time,
+        out: &mut Vec<u8>,
+        max_segments: usize,
+    ) -> Option<Transmit> {
+        if out.len() < TRAIN_BYTES {
+            out.resize(TRAIN_BYTES, 0);
+        }
+        if let Some((reply, to)) = self.replies.pop_front() {
+            out[..reply.len()].copy_from_slice(&reply);
+            let len = reply.len();
+            let Address {
+                socket,
+                remote,
+                local,
+            } = to;
+            return Some(Transmit {
+                socket,
+                remote,
+                local,
+                len,
+                segment_len: len,
+            });
+        }
+        // The kernel cuts at most 64 KiB.
+        let max_segments = max_segments.clamp(1, 40);
+        while let Some(&at) = self.restless.front() {
+            let transmit = self.with_bond(at, |bond, ctx| {
+                bond.poll_transmit(now, out, max_segments, ctx)
+            });
+            if let Some(transmit) = transmit.flatten() {
+                // Take turns between bonds.
+                self.restless.rotate_left(1);
+                return Some(transmit);
+            }
+            self.restless.pop_front();
+            if let Some(Some(seat)) = self.seats.get_mut(at) {
+                seat.restless = false;
+                if let Some((due, _)) = seat.due.take() {
+                    self.timers.remove(&(due, at));
+                }
+                seat.due = seat.bond.poll_timeout(now);
+                if let Some((due, _)) = seat.due {
+                    self.timers.insert((due, at));
+                }
+            }
+        }
+        None
+    }
+
+    /// The next inner packet for the TUN; give the buffer back with [`Self::recycle`].
+    pub fn poll_packet(&mut self) -> Option<PacketBuf> {
+        self.ready.pop_front()
+    }
+
+    /// The next piece of news.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next, and why.
+    pub fn poll_timeout(&mut self) -> Option<(Time, WakeReason)> {
+        let gate = (self.gate_due, WakeReason::Maintenance);
+        let bond = self.timers.first().and_then(|&(due, at)| {
+            let reason = self.seats.get(at)?.as_ref()?.due?.1;
+            Some((due, reason))
+        });
+        Some(bond.filter(|b| b.0 < gate.0).unwrap_or(gate))
+    }
+
+    /// A picture of everything.
+    pub fn snapshot(&self) -> Snapshot {
+        let bonds = self.seats.iter().flatten();
+        Snapshot {
+            bonds: bonds
+                .map(|s| s.bond.snapshot(BASE64.encode(s.bond.peer_key())))
+                .collect(),
+            drops: self
+                .drops
+                .iter()
+                .map(|(&k, &v)| (k.to_owned(), v))
+                .collect(),
+        }
+    }
+}
+
+/// Multicast, broadcast and link-local packets concern the local link, and a
+/// bond is none.
+fn is_routable(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            !(v4.is_multicast() || v4.is_broadcast() || v4.is_link_local() || v4.is_unspecified())
+        }
+        IpAddr::V6(v6) => !(v6.is_multicast() || v6.is_unicast_link_local() || v6.is_unspecified()),
+    }
+}

@@ -1,0 +1,299 @@
+//! The flows a bond sends: from a 5-tuple to a slot with a sequence number, a
+//! class and a queue.
+//!
+//! The slot's number and the sequence within it travel with each packet. When a
+//! slot passes to another flow its sequence goes on where it was, so the other
+//! side needs no message about it: it puts a *slot* in order and never learns
+//! which flow sits in it.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use crate::buffer::PacketBuf;
+use crate::classify::{Behaviour, Class, classify};
+use crate::codel::Codel;
+use crate::limits;
+use crate::packet::{FlowKey, PacketInfo, Transport};
+use crate::time::Time;
+
+/// A packet that waits for a path.
+#[derive(Debug)]
+pub struct Queued {
+    /// The inner packet.
+    pub packet: PacketBuf,
+    /// When it came.
+    pub since: Time,
+    /// Whether it must be delivered after everything earlier of its slot.
+    pub ordered: bool,
+    /// Its ECN field.
+    pub ecn: u8,
+}
+
+/// Where a flow stands in the queue's rounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// It has nothing to send.
+    #[default]
+    Out,
+    /// It waits its turn in its class's round.
+    In,
+}
+
+/// One flow.
+#[derive(Debug)]
+pub struct Flow {
+    key: FlowKey,
+    next_seq: u64,
+    /// Its class, by the last packet.
+    pub class: Class,
+    bytes: u64,
+    mean_len: f64,
+    rate: f64,
+    window_start: Time,
+    window_bytes: u64,
+    last_seen: Time,
+    /// Packets that wait.
+    pub queue: VecDeque<Queued>,
+    /// Their bytes.
+    pub queue_bytes: usize,
+    /// Drop decisions for its queue.
+    pub codel: Codel,
+    /// Bytes it may still send in this round (deficit round robin).
+    pub deficit: i64,
+    /// Whether it is in a round.
+    pub standing: Standing,
+    /// Since when its head has waited longer than a lone path should make it.
+    pub waiting_since: Option<Time>,
+    /// Until when it may use every path, not only the best.
+    pub wide_until: Time,
+}
+
+/// The window over which a flow's rate is measured.
+const RATE_WINDOW: Duration = Duration::from_millis(500);
+
+impl Flow {
+    fn new(key: FlowKey, next_seq: u64, now: Time) -> Self {
+        Flow {
+            key,
+            next_seq,
+            class: Class::default(),
+            bytes: 0,
+            mean_len: 0.0,
+            rate: 0.0,
+            window_start: now,
+            window_bytes: 0,
+            last_seen: now,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            codel: Codel::default(),
+            deficit: 0,
+            standing: Standing::Out,
+            waiting_since: None,
+            wide_until: Time::ZERO,
+        }
+    }
+
+    fn note(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) {
+        let len = packet.len as u64;
+        self.last_seen = now;
+        self.bytes += len;
+        let weight = if self.mean_len == 0.0 {
+            1.0
+        } else {
+            1.0 / 16.0
+        };
+        self.mean_len += (packet.len as f64 - self.mean_len) * weight;
+        let span = now.since(self.window_start);
+        if span >= RATE_WINDOW {
+            self.rate = self.window_bytes as f64 / span.as_secs_f64();
+            self.window_start = now;
+            self.window_bytes = 0;
+        }
+        self.window_bytes += len;
+        // A flow that already sent more in this window than it used to is
+        // taken at its word at once; slowing down is believed after a window.
+        let so_far = self.window_bytes as f64 / RATE_WINDOW.as_secs_f64();
+        let behaviour = Behaviour {
+            bytes: self.bytes,
+            rate: self.rate.max(so_far),
+            mean_len: self.mean_len,
+            bulk_rate,
+        };
+        self.class = classify(packet, &behaviour);
+    }
+
+    /// Its rate over the last half second, bytes per second.
+    pub fn rate(&self) -> f64 {
+        self.rate
+            .max(self.window_bytes as f64 / RATE_WINDOW.as_secs_f64())
+    }
+
+    /// The number of its next packet.
+    pub fn take_seq(&mut self) -> u64 {
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        seq
+    }
+
+    /// Whether a packet must be delivered in order. TCP data and bulk datagrams
+    /// (QUIC) suffer from reordering; acknowledgements are cumulative, and a
+    /// call would rather have what came than wait.
+    fn is_ordered(&self, packet: &PacketInfo) -> bool {
+        match packet.transport {
+            Transport::Tcp { pure_ack, .. } => !pure_ack,
+            Transport::Udp | Transport::Other => self.class == Class::Bulk,
+            Transport::Icmp | Transport::Fragment => false,
+        }
+    }
+}
+
+/// All flows of one bond in one direction.
+#[derive(Debug, Default)]
+pub struct FlowTable {
+    slots: Vec<Flow>,
+    by_key: HashMap<FlowKey, u16>,
+    hand: usize,
+}
+
+impl FlowTable {
+    /// Finds or makes the packet's flow, and says whether the packet is ordered.
+    /// `None` when every slot is in use.
+    pub fn admit(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Option<(u16, bool)> {
+        let slot = match self.by_key.get(&packet.key) {
+            Some(&slot) => slot,
+            None => self.make(now, packet.key)?,
+        };
+        let flow = &mut self.slots[usize::from(slot)];
+        flow.note(now, packet, bulk_rate);
+        Some((slot, flow.is_ordered(packet)))
+    }
+
+    fn make(&mut self, now: Time, key: FlowKey) -> Option<u16> {
+        let slot = self.idle_slot(now).or_else(|| {
+            (self.slots.len() < limits::FLOWS).then(|| {
+                self.slots.push(Flow::new(key, 0, now));
+                self.slots.len() - 1
+            })
+        })?;
+        let old = &mut self.slots[slot];
+        if self.by_key.get(&old.key) == Some(&(slot as u16)) {
+            self.by_key.remove(&old.key);
+        }
+        *old = Flow::new(key, old.next_seq, now);
+        self.by_key.insert(key, slot as u16);
+        Some(slot as u16)
+    }
+
+    /// Looks at a few slots, clock-wise, for one that has been idle. When the
+    /// table is full it looks at all of them.
+    fn idle_slot(&mut self, now: Time) -> Option<usize> {
+        let full = self.slots.len() >= limits::FLOWS;
+        let looks = if full {
+            self.slots.len()
+        } else {
+            self.slots.len().min(8)
+        };
+        for _ in 0..looks {
+            self.hand = (self.hand + 1) % self.slots.len();
+            let flow = &self.slots[self.hand];
+            if flow.queue.is_empty() && now.since(flow.last_seen) > limits::FLOW_IDLE {
+                return Some(self.hand);
+            }
+        }
+        None
+    }
+
+    /// A flow by its slot.
+    pub fn get_mut(&mut self, slot: u16) -> Option<&mut Flow> {
+        self.slots.get_mut(usize::from(slot))
+    }
+
+    /// How many flows are remembered.
+    pub fn count(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Every slot starts from zero again: the other side forgot all of them.
+    pub fn restart_sequences(&mut self) {
+        for flow in &mut self.slots {
+            flow.next_seq = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn packet(port: u16, len: usize) -> PacketInfo {
+        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let key = FlowKey {
+            source: ip,
+            destination: ip,
+            protocol: 17,
+            ports: (port, 1),
+        };
+        PacketInfo {
+            key,
+            transport: Transport::Udp,
+            dscp: 0,
+            ecn: 0,
+            len,
+        }
+    }
+
+    #[test]
+    fn a_flow_keeps_its_slot_and_counts_on() {
+        let mut flows = FlowTable::default();
+        let (a, _) = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap();
+        let (b, _) = flows.admit(Time::ZERO, &packet(2, 100), 1e6).unwrap();
+        assert_ne!(a, b);
+        assert_eq!(flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap().0, a);
+        let flow = flows.get_mut(a).unwrap();
+        assert_eq!((flow.take_seq(), flow.take_seq()), (0, 1));
+    }
+
+    #[test]
+    fn a_slot_passes_on_after_it_was_idle_and_its_sequence_goes_on() {
+        let mut flows = FlowTable::default();
+        let (a, _) = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap();
+        flows.get_mut(a).unwrap().take_seq();
+        let later = Time::ZERO + limits::FLOW_IDLE + Duration::from_millis(1);
+        let (b, _) = flows.admit(later, &packet(2, 100), 1e6).unwrap();
+        assert_eq!(a, b);
+        assert_eq!(flows.count(), 1);
+        assert_eq!(flows.get_mut(b).unwrap().take_seq(), 1);
+    }
+
+    #[test]
+    fn a_call_is_not_ordered_and_a_bulk_datagram_flow_becomes_so() {
+        let mut flows = FlowTable::default();
+        let mut now = Time::ZERO;
+        for _ in 0..200 {
+            now += Duration::from_millis(20);
+            let (_, ordered) = flows.admit(now, &packet(1, 200), 1e6).unwrap();
+            assert!(!ordered);
+        }
+        let mut last = false;
+        for _ in 0..2_000 {
+            now += Duration::from_micros(200);
+            last = flows.admit(now, &packet(2, 1_300), 1e6).unwrap().1;
+        }
+        assert!(last);
+    }
+
+    #[test]
+    fn a_full_table_refuses_rather_than_grows() {
+        let mut flows = FlowTable::default();
+        for n in 0..limits::FLOWS as u32 {
+            let mut p = packet((n & 0xffff) as u16, 100);
+            p.key.protocol = (n >> 16) as u8;
+            assert!(flows.admit(Time::ZERO, &p, 1e6).is_some());
+        }
+        let mut p = packet(1, 100);
+        p.key.protocol = 200;
+        assert_eq!(flows.admit(Time::ZERO, &p, 1e6), None);
+    }
+}

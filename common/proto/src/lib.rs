@@ -1,0 +1,61 @@
+//! The pure core of Marline: it is given packets, datagrams, commands and the
+//! time, and answers what to do. It opens no socket, reads no clock and draws no
+//! randomness of its own, so a simulator can drive whole bonds in virtual time
+//! and a daemon can drive the same code on real sockets.
+//!
+//! # The packet's way
+//!
+//! ```text
+//! out   handle_packet ─► packet ─► flow (classify) ─► queue            (waits here)
+//!       poll_transmit ─► schedule ─► queue ─► store ─► frame ─► session ─► Transmit
+//!
+//! in    handle_datagram ─► session ─► path (received) ─► frame ─┬─ data    ─► reorder
+//!                                                               ├─ ack     ─► path (sent, rtt, rate)
+//!                                                               └─ control ─► health, greet
+//!       poll_packet ─► TUN
+//!
+//! time  handle_timeout ◄─ poll_timeout          news  poll_event, handle_command
+//! ```
+//!
+//! Two calls out, on purpose: `handle_packet` only sorts and queues;
+//! `poll_transmit` decides. A packet is tied to a path as late as possible, when
+//! that path has room, so there is one place where packets wait and one place
+//! where they are dropped.
+//!
+//! The contract for callers is on [`Endpoint`].
+
+#![deny(clippy::disallowed_methods, clippy::iter_over_hash_type)]
+
+mod bond;
+pub mod buffer;
+pub mod classify;
+mod codel;
+pub mod config;
+pub mod congestion;
+mod endpoint;
+mod event;
+mod flow;
+pub mod frame;
+pub mod limits;
+mod mss;
+pub mod packet;
+mod path;
+mod queue;
+mod reorder;
+pub mod schedule;
+mod session;
+mod stamp;
+mod stats;
+mod store;
+mod time;
+mod transmit;
+mod wire;
+
+pub use buffer::{PacketBuf, Pool};
+pub use config::{ClientConfig, Key, Mode, PeerConfig, Role, ServerConfig};
+pub use endpoint::{Endpoint, WakeReason};
+pub use event::{Command, Event, PathReason, SocketId};
+pub use session::public_key;
+pub use stats::{BondSnapshot, PathSnapshot, PathState, Snapshot};
+pub use time::Time;
+pub use transmit::{Arrival, Transmit};

@@ -1,0 +1,60 @@
+//! Every bound of the core, with its reason.
+
+use std::time::Duration;
+
+/// Flows a bond remembers. The slot number travels in 16 bits; 16,384 flows at
+/// once is far above what one client has, and bounds the table at a few MiB.
+pub const FLOWS: usize = 16_384;
+/// A flow slot is given to another flow only after this long without a packet,
+/// so that copies of the old one have left the paths.
+pub const FLOW_IDLE: Duration = Duration::from_secs(10);
+
+/// Bytes that may wait for a path, over all flows of a bond: 150 ms at 400 Mbit/s.
+pub const QUEUE_BYTES: usize = 8 << 20;
+/// Bytes of one flow that may wait: half, so that one flow cannot push out all others.
+pub const FLOW_QUEUE_BYTES: usize = 4 << 20;
+/// A realtime packet that waited longer is of no use to anyone.
+pub const REALTIME_EXPIRY: Duration = Duration::from_millis(300);
+/// After this wait a sender has long sent it again itself.
+pub const BULK_EXPIRY: Duration = Duration::from_millis(1_000);
+
+/// Packets held back until they are in order, per flow: 150 ms at 650 Mbit/s.
+pub const HELD_PACKETS_PER_FLOW: usize = 8_192;
+/// Packets held back over all flows of a bond.
+pub const HELD_PACKETS: usize = 16_384;
+/// Longest time a packet is held. Linux retransmits no earlier than 200 ms
+/// after the smoothed round trip (RFC 6298 with its minimum): below that a hold
+/// never causes a timeout.
+pub const HOLD_MAX: Duration = Duration::from_millis(150);
+
+/// Datagrams in flight that a path remembers: 200 ms at 2 Gbit/s.
+pub const INFLIGHT_DATAGRAMS: usize = 32_768;
+/// Received counters a path can report on; boringtun's replay window.
+pub const RECEIVE_WINDOW: u64 = 1_024;
+
+/// Packets waiting to be sent again.
+pub const RETRANSMITS: usize = 16_384;
+/// Copies of a packet that are sent at most, the first included.
+pub const COPIES_MAX: u8 = 6;
+/// A packet older than this is not sent again.
+pub const RETRANSMIT_AGE_MAX: Duration = Duration::from_millis(2_000);
+/// A realtime packet older than this is not sent again: a call's buffer has moved on.
+pub const RETRANSMIT_AGE_REALTIME: Duration = Duration::from_millis(600);
+
+/// Paths of one bond. The tag has 8 bits; an ack has room for 16 sessions.
+pub const PATHS: usize = 8;
+/// Control frames that may wait on one path.
+pub const CONTROL_FRAMES: usize = 32;
+/// News that wait for the driver.
+pub const EVENTS: usize = 1_024;
+
+/// Half-open paths (handshake answered, nothing authenticated yet) of one peer.
+pub const HALF_OPEN_PER_PEER: usize = 4;
+/// How long a half-open path lives.
+pub const HALF_OPEN_AGE: Duration = Duration::from_secs(5);
+
+const _: () = assert!(FLOW_QUEUE_BYTES < QUEUE_BYTES);
+const _: () = assert!(HELD_PACKETS_PER_FLOW < HELD_PACKETS);
+const _: () = assert!(FLOWS <= 1 << 16);
+const _: () = assert!(HOLD_MAX.as_millis() < 200);
+const _: () = assert!(PATHS * 2 <= crate::frame::MAX_ACK_PATHS);

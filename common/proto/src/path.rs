@@ -1,0 +1,532 @@
+//! A path: one uplink to one server address, with its own session, and all that
+//! is observed of it.
+//!
+//! The parts do not know each other; this file holds them together: what was
+//! sent ([`sent`]), what arrived ([`received`]), how long it takes ([`rtt`]), at
+//! which rate to send ([`crate::congestion`]), whether it works ([`health`]). What the
+//! operator asked (`role`) and what is observed are different fields.
+
+mod health;
+mod received;
+mod rtt;
+mod sent;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+pub use health::{Change, Health, Signs, Wish};
+pub use received::{Incoming, ReceivedLog};
+pub use rtt::Rtt;
+pub use sent::{Outgoing, SentLog};
+
+use crate::config::Role;
+use crate::congestion::{RateController, RateSample};
+use crate::event::{PathReason, SocketId};
+use crate::frame::{Control, Frame, PathAck, Probe};
+use crate::limits;
+use crate::session::{Number, Session};
+use crate::stats::{PathSnapshot, PathState};
+use crate::store::PacketKey;
+use crate::time::Time;
+use crate::transmit::Arrival;
+
+/// Credit that a path may save up while the driver is late.
+const BURST: Duration = Duration::from_millis(3);
+/// Longest train of datagrams handed over at once, in time of the path's rate.
+const TRAIN: Duration = Duration::from_millis(1);
+/// After this long without a successor the promise "more follows" is taken back.
+const TICK_AFTER: Duration = Duration::from_millis(5);
+/// Shortest wait for the answer to a HELLO.
+const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
+/// First and longest wait before a handshake or HELLO is tried again.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How often boringtun's own timers are looked at.
+const SESSION_TICK: Duration = Duration::from_millis(250);
+/// Weight of one datagram in the loss share that people see.
+const LOSS_WEIGHT: f64 = 1.0 / 256.0;
+
+/// Where a path's datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The local socket.
+    pub socket: SocketId,
+    /// The other side.
+    pub remote: SocketAddr,
+    /// The local address, where it matters.
+    pub local: Option<IpAddr>,
+}
+
+impl From<Arrival> for Address {
+    fn from(a: Arrival) -> Self {
+        Address {
+            socket: a.socket,
+            remote: a.remote,
+            local: a.local,
+        }
+    }
+}
+
+/// A frame that steers or measures, waiting to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// What to say.
+    pub content: MessageContent,
+    /// Where to, when not to the path's present address.
+    pub to: Option<Address>,
+}
+
+/// The two kinds of such frames.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MessageContent {
+    /// Steering.
+    Control(Control),
+    /// Measuring.
+    Probe(Probe),
+}
+
+impl MessageContent {
+    /// As a frame.
+    pub fn frame(&self) -> Frame<'static> {
+        match self {
+            MessageContent::Control(c) => Frame::Control(c.clone()),
+            MessageContent::Probe(p) => Frame::Probe(*p),
+        }
+    }
+}
+
+/// Where the exchange of HELLO stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// Nothing to say (server), or nothing yet.
+    Idle,
+    /// Said, not answered; say it again then.
+    Waiting(Time),
+    /// Both sides know each other.
+    Done,
+}
+
+/// A new address that asked to be used and has yet to prove itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The address.
+    pub address: Address,
+    /// What it must return.
+    pub token: [u8; 8],
+    /// When it appeared.
+    pub since: Time,
+}
+
+/// One path of a bond.
+#[derive(Debug)]
+pub struct Path {
+    /// Names it within the bond.
+    pub tag: u8,
+    /// The uplink's name, for people.
+    pub name: String,
+    /// Where its datagrams go.
+    pub address: Address,
+    /// What the operator allows.
+    pub role: Role,
+    /// Its session.
+    pub session: Session,
+    /// What was sent.
+    pub sent: SentLog,
+    /// What arrived.
+    pub received: ReceivedLog,
+    /// How long it takes.
+    pub rtt: Rtt,
+    /// How fast to send.
+    pub rate: RateController,
+    /// Whether it works.
+    pub health: Health,
+    /// Where HELLO stands.
+    pub greeting: Greeting,
+    /// Sessions that began before this one belong to a former life of the peer.
+    pub first_session: Option<u32>,
+    /// A new address on trial.
+    pub candidate: Option<Candidate>,
+    /// Handshake messages and keepalives, already sealed.
+    pub raw: VecDeque<(Vec<u8>, Option<Address>)>,
+    /// Frames that steer and measure.
+    pub messages: VecDeque<Message>,
+    /// The session's index on the wire, for the endpoint's table.
+    pub index: u32,
+    /// Whether this side starts handshakes.
+    pub initiator: bool,
+    /// Datagrams sent.
+    pub sent_datagrams: u64,
+    /// Wire bytes sent.
+    pub sent_bytes: u64,
+    next_send: Time,
+    full: bool,
+    was_full: bool,
+    last_sent: Time,
+    promised_more: bool,
+    loss_check: Option<Time>,
+    loss_share: f64,
+    lost_since_ack: u32,
+    next_handshake: Option<Time>,
+    handshake_wait: Duration,
+    next_session_tick: Time,
+    pings: u32,
+}
+
+/// What a path wants from its bond after time passed.
+#[derive(Debug, Default)]
+pub struct TimeOutcome {
+    /// A change of its health.
+    pub change: Option<Change>,
+    /// A handshake or HELLO retry is due (client).
+    pub greet: bool,
+}
+
+impl Path {
+    /// A path that has yet to shake hands.
+    pub fn new(now: Time, tag: u8, address: Address, session: Session, index: u32) -> Self {
+        Path {
+            tag,
+            name: String::new(),
+            address,
+            role: Role::default(),
+            session,
+            sent: SentLog::default(),
+            received: ReceivedLog::default(),
+            rtt: Rtt::default(),
+            rate: RateController::new(),
+            health: Health::new(now),
+            greeting: Greeting::Idle,
+            first_session: None,
+            candidate: None,
+            raw: VecDeque::new(),
+            messages: VecDeque::new(),
+            index,
+            initiator: false,
+            sent_datagrams: 0,
+            sent_bytes: 0,
+            next_send: now,
+            full: false,
+            was_full: false,
+            last_sent: now,
+            promised_more: false,
+            loss_check: None,
+            loss_share: 0.0,
+            lost_since_ack: 0,
+            next_handshake: None,
+            handshake_wait: RETRY_MIN,
+            next_session_tick: now + SESSION_TICK,
+            pings: 0,
+        }
+    }
+
+    /// Begins a handshake now and keeps trying (client).
+    pub fn start_handshake(&mut self, now: Time) {
+        self.next_handshake = Some(now);
+        self.handshake_wait = RETRY_MIN;
+    }
+
+    /// The handshake is done.
+    pub fn handshake_done(&mut self) {
+        self.next_handshake = None;
+        self.handshake_wait = RETRY_MIN;
+    }
+
+    /// Queues a message; the oldest goes when there are too many.
+    pub fn say(&mut self, content: MessageContent) {
+        self.say_to(content, None);
+    }
+
+    /// Queues a message for an address that is not the path's own.
+    pub fn say_to(&mut self, content: MessageContent, to: Option<Address>) {
+        if self.messages.len() >= limits::CONTROL_FRAMES {
+            self.messages.pop_front();
+        }
+        self.messages.push_back(Message { content, to });
+    }
+
+    /// Queues a ping.
+    pub fn ping(&mut self) {
+        self.pings = self.pings.wrapping_add(1);
+        // One that still waits serves as well.
+        let ping = MessageContent::Probe(Probe::Ping { id: self.pings });
+        self.messages
+            .retain(|m| !matches!(m.content, MessageContent::Probe(Probe::Ping { .. })));
+        self.say(ping);
+    }
+
+    /// How long until the pacer lets it send; zero when it may now.
+    pub fn ready_in(&self, now: Time) -> Duration {
+        self.next_send.since(now)
+    }
+
+    /// When the pacer lets it send.
+    pub fn next_send(&self) -> Time {
+        self.next_send
+    }
+
+    /// Looks whether its flight is full.
+    pub fn check_full(&mut self) -> bool {
+        let max = self.rate.inflight_max(self.rtt.min());
+        self.full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
+        self.was_full |= self.full;
+        self.full
+    }
+
+    /// Bytes that may leave in one train.
+    pub fn train(&self) -> usize {
+        ((self.rate.pace() * TRAIN.as_secs_f64()) as usize).max(2 * 1_500)
+    }
+
+    /// Whether its flight was full since it last sent.
+    pub fn was_full(&self) -> bool {
+        self.was_full
+    }
+
+    /// Accounts for a sealed datagram that carries or asks for an acknowledgement.
+    pub fn on_sealed(&mut self, now: Time, number: Number, out: Outgoing, more: Option<bool>) {
+        self.sent.on_sent(now, number, out);
+        self.count_sent(now, out.len);
+        if let Some(more) = more {
+            self.promised_more = more;
+        }
+        if out.eliciting {
+            self.was_full = false;
+            let time = Duration::from_secs_f64(out.len as f64 / self.rate.pace());
+            self.next_send = self.next_send.max(now - BURST) + time;
+        }
+    }
+
+    /// Accounts for a datagram that went out.
+    pub fn count_sent(&mut self, now: Time, len: usize) {
+        self.last_sent = now;
+        self.sent_datagrams += 1;
+        self.sent_bytes += len as u64;
+    }
+
+    /// Takes in one acknowledgement entry. What arrived and what was lost is
+    /// appended to the lists.
+    pub fn on_ack(
+        &mut self,
+        now: Time,
+        ack: &PathAck,
+        arrived: &mut Vec<PacketKey>,
+        lost: &mut Vec<PacketKey>,
+    ) -> Option<Change> {
+        let outcome = self.sent.on_ack(now, ack, arrived);
+        if let Some(rtt) = outcome.rtt {
+            self.rtt.sample(now, rtt);
+        }
+        let (count, again) = self.sent.detect_losses(now, &self.rtt, lost);
+        self.loss_check = again;
+        self.note_losses(outcome.datagrams, count);
+        if outcome.datagrams == 0 {
+            return None;
+        }
+        if self.rtt.is_known() {
+            let sample = RateSample {
+                arrival_us: ack.last_arrival_us,
+                bytes: ack.bytes,
+                min_delay: ack.min_delay,
+                rtt_min: self.rtt.min(),
+                rtt: self.rtt.smoothed(),
+                limited: outcome.limited * 4 > outcome.datagrams,
+                acked: outcome.datagrams,
+                lost: std::mem::take(&mut self.lost_since_ack),
+            };
+            self.rate.on_ack(now, &sample);
+        }
+        let returned = self.health.state() != PathState::Active;
+        let change = self.health.progressed(now);
+        // A path back from the dead is on trial; a false suspicion changes nothing.
+        if returned
+            && change.is_some()
+            && self
+                .health
+                .last_down()
+                .is_some_and(|t| now.since(t) > Duration::from_millis(400))
+        {
+            self.rate.restart(now);
+        }
+        change
+    }
+
+    fn note_losses(&mut self, arrived: u32, lost: u32) {
+        self.lost_since_ack += lost;
+        let total = arrived + lost;
+        if total > 0 {
+            let share = f64::from(lost) / f64::from(total);
+            let weight = (f64::from(total) * LOSS_WEIGHT).min(1.0);
+            self.loss_share += (share - self.loss_share) * weight;
+        }
+    }
+
+    /// Something besides an acknowledgement says that the path is doubtful.
+    pub fn doubt(
+        &mut self,
+        now: Time,
+        reason: PathReason,
+        lost: &mut Vec<PacketKey>,
+    ) -> Option<Change> {
+        let change = self.health.doubt(now, reason)?;
+        self.sent.give_up(lost);
+        Some(change)
+    }
+
+    fn signs(&self, alone: bool, busy: bool) -> Signs {
+        let heard = self.received.last_arrival().unwrap_or(Time::ZERO);
+        Signs {
+            oldest_inflight: self.sent.oldest_inflight(),
+            last_traffic: self.last_sent.max(heard),
+            alone,
+            busy,
+        }
+    }
+
+    fn tick_due(&self) -> Option<Time> {
+        (self.promised_more && self.health.is_active()).then(|| self.last_sent + TICK_AFTER)
+    }
+
+    /// When [`Self::on_time`] is needed next.
+    pub fn next_due(&self, alone: bool, busy: bool) -> Time {
+        let greet = match self.greeting {
+            Greeting::Waiting(at) => Some(at),
+            Greeting::Idle | Greeting::Done => None,
+        };
+        [
+            Some(self.next_session_tick),
+            self.loss_check,
+            self.health.next_due(&self.rtt, &self.signs(alone, busy)),
+            self.tick_due(),
+            self.next_handshake,
+            greet,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(Time::NEVER)
+    }
+
+    /// Time has passed. What was lost is appended to the list.
+    pub fn on_time(
+        &mut self,
+        now: Time,
+        alone: bool,
+        busy: bool,
+        lost: &mut Vec<PacketKey>,
+        scratch: &mut [u8],
+    ) -> TimeOutcome {
+        let mut outcome = TimeOutcome::default();
+        if self.next_session_tick <= now {
+            self.next_session_tick = now + SESSION_TICK;
+            self.session_tick(now, scratch);
+        }
+        if self.next_handshake.is_some_and(|at| at <= now) {
+            self.next_handshake = Some(now + self.handshake_wait);
+            self.handshake_wait = (self.handshake_wait * 2).min(RETRY_MAX);
+            self.initiate(now, scratch);
+        }
+        if let Greeting::Waiting(at) = self.greeting {
+            outcome.greet = at <= now && self.session.is_established();
+            if at <= now && !outcome.greet {
+                self.greeting = Greeting::Idle;
+            }
+        }
+        if self.loss_check.is_some_and(|at| at <= now) {
+            let (count, again) = self.sent.detect_losses(now, &self.rtt, lost);
+            self.loss_check = again;
+            self.note_losses(0, count);
+        }
+        if self.tick_due().is_some_and(|at| at <= now) {
+            self.promised_more = false;
+            self.say(MessageContent::Probe(Probe::Tick));
+        }
+        let (wish, change) = self
+            .health
+            .on_time(now, &self.rtt, &self.signs(alone, busy));
+        outcome.change = change;
+        match wish {
+            None => {}
+            Some(Wish::Probe) => self.ping(),
+            Some(Wish::ProbeAndHandshake) => {
+                self.ping();
+                if self.initiator {
+                    self.next_handshake.get_or_insert(now);
+                }
+            }
+            Some(Wish::GiveUpFlight) => {
+                self.sent.give_up(lost);
+                self.ping();
+            }
+        }
+        outcome
+    }
+
+    fn session_tick(&mut self, now: Time, scratch: &mut [u8]) {
+        let was = self.session.is_established();
+        let tick = self.session.tick(now, scratch);
+        // A responder's session may ask for a handshake too; ours never starts one.
+        if let Some(len) = tick.send.filter(|_| self.initiator || scratch[0] == 4) {
+            self.raw.push_back((scratch[..len].to_vec(), None));
+        }
+        if was && !tick.established {
+            self.greeting = Greeting::Idle;
+            self.health.disconnected(now, PathReason::SessionLost);
+            if self.initiator {
+                self.start_handshake(now);
+            }
+        }
+    }
+
+    fn initiate(&mut self, now: Time, scratch: &mut [u8]) {
+        if let Some(len) = self.session.initiate(now, scratch) {
+            // Only the latest can be answered.
+            self.raw.retain(|(d, _)| d.first() != Some(&1));
+            self.raw.push_back((scratch[..len].to_vec(), None));
+        }
+    }
+
+    /// How long to wait for the answer to a HELLO.
+    pub fn greeting_wait(&self) -> Duration {
+        // Never nothing: over a wire without delay it would be said again and again at once.
+        if self.rtt.is_known() {
+            (self.rtt.smoothed() * 2).max(GREETING_WAIT_MIN)
+        } else {
+            RETRY_MIN
+        }
+    }
+
+    /// A picture of it.
+    pub fn snapshot(&self) -> PathSnapshot {
+        PathSnapshot {
+            id: self.tag,
+            name: self.name.clone(),
+            socket: self.address.socket,
+            remote: self.address.remote,
+            role: self.role,
+            state: self.health.state(),
+            reason: self.health.reason(),
+            rtt_ms: if self.rtt.is_known() {
+                self.rtt.smoothed().as_secs_f64() * 1e3
+            } else {
+                0.0
+            },
+            rtt_min_ms: if self.rtt.is_known() {
+                self.rtt.min().as_secs_f64() * 1e3
+            } else {
+                0.0
+            },
+            queue_ms: self.rate.queue_ms(),
+            capacity_bit_s: (self.rate.capacity() * 8.0) as u64,
+            control: self.rate.phase().name().to_owned(),
+            loss: self.loss_share,
+            inflight_bytes: self.sent.inflight_bytes(),
+            sent: self.sent_datagrams,
+            sent_bytes: self.sent_bytes,
+            received: self.received.datagrams,
+            received_bytes: self.received.bytes_total,
+            lost: self.sent.lost,
+            lost_spurious: self.sent.spurious,
+        }
+    }
+}

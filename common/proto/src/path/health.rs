@@ -1,0 +1,436 @@
+//! Whether a path works: from the first handshake to silence and back.
+//!
+//! Only evidence about the *forward* direction counts: acknowledgements of what
+//! was sent on the path, over whichever path they come. A dead way back must not
+//! look like a dead way there.
+//!
+//! ```text
+//!  Connecting ──hello──► Active ──overdue──► Suspect ──400 ms──► Dead
+//!                          ▲  ▲──any ack──────┘                    │ any ack
+//!                          └────three acks──── Returning ◄─────────┘
+//! ```
+//!
+//! A suspect path costs little when the suspicion was wrong: what it carried is
+//! sent again elsewhere, the copies are recognised, and the first
+//! acknowledgement ends the matter. So suspicion may be quick.
+
+use std::time::Duration;
+
+use crate::event::PathReason;
+use crate::path::rtt::Rtt;
+use crate::stats::PathState;
+use crate::time::Time;
+
+/// Probes of a suspect path, after the suspicion.
+const SUSPECT_PROBES_MS: [u64; 5] = [0, 20, 40, 80, 160];
+/// Suspicion becomes certainty after this long.
+const SUSPECT_MAX: Duration = Duration::from_millis(400);
+/// First and longest interval between probes of a dead path while the bond is in use.
+const DEAD_PROBE_MIN: Duration = Duration::from_millis(100);
+const DEAD_PROBE_MAX: Duration = Duration::from_millis(400);
+/// Probes of a dead path while the bond is idle.
+const DEAD_PROBE_IDLE: Duration = Duration::from_secs(5);
+/// Acknowledged probes in a row that make a path trusted again.
+const RETURN_PROOFS: u8 = 3;
+const RETURN_PROBE: Duration = Duration::from_millis(20);
+/// A path that is the only one is given up only after this long without an answer.
+const ALONE_PATIENCE: Duration = Duration::from_millis(1_500);
+/// The receiver may wait this long before it acknowledges.
+const ACK_DELAY: Duration = Duration::from_millis(12);
+/// Acknowledgements of a busy path are never further apart without a reason.
+const PROGRESS_GAP_MIN: Duration = Duration::from_millis(25);
+/// A path that was silent for this long while the bond is in use is asked for a sign.
+const IDLE_PROBE_BUSY: Duration = Duration::from_secs(1);
+/// The same while the bond is idle: keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
+const IDLE_PROBE: Duration = Duration::from_secs(25);
+
+/// What the health of a path asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Send a ping.
+    Probe,
+    /// Send a ping and try a new handshake (client).
+    ProbeAndHandshake,
+    /// Everything in flight is to be sent again elsewhere, and a ping sent.
+    GiveUpFlight,
+}
+
+/// A change that others may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It carries packets now.
+    Up(PathReason),
+    /// It no longer does.
+    Down(PathReason),
+}
+
+/// The state machine of one path.
+#[derive(Debug)]
+pub struct Health {
+    state: PathState,
+    reason: Option<PathReason>,
+    since: Time,
+    probes: u32,
+    next_probe: Time,
+    proofs: u8,
+    last_progress: Time,
+    progress_gap: Duration,
+    last_down: Option<Time>,
+}
+
+/// What [`Health::on_time`] looks at.
+#[derive(Clone, Copy, Debug)]
+pub struct Signs {
+    /// When the oldest unacknowledged datagram was sent.
+    pub oldest_inflight: Option<Time>,
+    /// When anything was sent or received last.
+    pub last_traffic: Time,
+    /// No other path is active.
+    pub alone: bool,
+    /// Inner packets passed within the last seconds.
+    pub busy: bool,
+}
+
+impl Health {
+    /// A path that has yet to shake hands.
+    pub fn new(now: Time) -> Self {
+        Health {
+            state: PathState::Connecting,
+            reason: None,
+            since: now,
+            probes: 0,
+            next_probe: now,
+            proofs: 0,
+            last_progress: now,
+            progress_gap: Duration::ZERO,
+            last_down: None,
+        }
+    }
+
+    /// Its state.
+    pub fn state(&self) -> PathState {
+        self.state
+    }
+
+    /// Why it came into its state.
+    pub fn reason(&self) -> Option<PathReason> {
+        self.reason
+    }
+
+    /// Since when it is in its state.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// Whether it carries packets.
+    pub fn is_active(&self) -> bool {
+        self.state == PathState::Active
+    }
+
+    /// When it last stopped carrying packets.
+    pub fn last_down(&self) -> Option<Time> {
+        self.last_down
+    }
+
+    fn enter(&mut self, now: Time, state: PathState, reason: PathReason) {
+        if self.state == PathState::Active && state != PathState::Active {
+            self.last_down = Some(now);
+        }
+        self.state = state;
+        self.reason = Some(reason);
+        self.since = now;
+        self.probes = 0;
+        self.next_probe = now;
+        self.proofs = 0;
+    }
+
+    /// The first exchange over it (or over a new session) succeeded.
+    pub fn connected(&mut self, now: Time) -> Option<Change> {
+        self.last_progress = now;
+        if self.is_active() {
+            return None;
+        }
+        self.enter(now, PathState::Active, PathReason::Connected);
+        Some(Change::Up(PathReason::Connected))
+    }
+
+    /// Something sent over it was acknowledged.
+    pub fn progressed(&mut self, now: Time) -> Option<Change> {
+        let gap = now.since(self.last_progress);
+        // Decays over some hundred acknowledgements, grows at once.
+        self.progress_gap = if gap < Duration::from_millis(500) {
+            self.progress_gap.mul_f64(0.98).max(gap)
+        } else {
+            self.progress_gap
+        };
+        self.last_progress = now;
+        match self.state {
+            PathState::Active | PathState::Connecting => None,
+            PathState::Suspect => {
+                self.enter(now, PathState::Active, PathReason::Answered);
+                Some(Change::Up(PathReason::Answered))
+            }
+            PathState::Dead => {
+                self.enter(now, PathState::Returning, PathReason::Answered);
+                self.proofs = 1;
+                None
+            }
+            PathState::Returning => {
+                self.proofs += 1;
+                if self.proofs < RETURN_PROOFS {
+                    return None;
+                }
+                self.enter(now, PathState::Active, PathReason::Answered);
+                Some(Change::Up(PathReason::Answered))
+            }
+        }
+    }
+
+    /// Outside evidence that it does not work.
+    pub fn doubt(&mut self, now: Time, reason: PathReason) -> Option<Change> {
+        if !self.is_active() {
+            return None;
+        }
+        self.enter(now, PathState::Suspect, reason);
+        Some(Change::Down(reason))
+    }
+
+    /// It is certain that it does not work.
+    pub fn dead(&mut self, now: Time, reason: PathReason) -> Option<Change> {
+        let was_active = self.is_active();
+        self.enter(now, PathState::Dead, reason);
+        was_active.then_some(Change::Down(reason))
+    }
+
+    /// Its session is gone: it begins anew.
+    pub fn disconnected(&mut self, now: Time, reason: PathReason) -> Option<Change> {
+        let was_active = self.is_active();
+        self.enter(now, PathState::Connecting, reason);
+        was_active.then_some(Change::Down(reason))
+    }
+
+    /// When an acknowledgement of the oldest datagram in flight is overdue.
+    fn overdue_at(&self, oldest: Time, rtt: &Rtt) -> Time {
+        let guard = (rtt.variance() * 4)
+            .max(rtt.smoothed() / 8)
+            .max(Duration::from_millis(10));
+        let by_age = oldest + rtt.smoothed() + guard + ACK_DELAY;
+        // While acknowledgements still come, the path is slow, not dead.
+        let by_progress = self.last_progress + PROGRESS_GAP_MIN.max(self.progress_gap * 2);
+        by_age.max(by_progress)
+    }
+
+    fn dead_interval(&self, busy: bool) -> Duration {
+        if !busy {
+            return DEAD_PROBE_IDLE;
+        }
+        (DEAD_PROBE_MIN * 2u32.saturating_pow(self.probes.min(4))).min(DEAD_PROBE_MAX)
+    }
+
+    /// When [`Self::on_time`] is needed next.
+    pub fn next_due(&self, rtt: &Rtt, signs: &Signs) -> Option<Time> {
+        match self.state {
+            PathState::Connecting => None,
+            PathState::Suspect | PathState::Returning => Some(self.next_probe),
+            PathState::Dead => Some(self.next_probe),
+            PathState::Active => {
+                let idle = if signs.busy {
+                    IDLE_PROBE_BUSY
+                } else {
+                    IDLE_PROBE
+                };
+                let quiet = signs.last_traffic + idle;
+                match signs.oldest_inflight {
+                    None => Some(quiet.max(self.next_probe)),
+                    Some(oldest) if signs.alone => {
+                        Some(self.overdue_at(oldest, rtt).max(self.next_probe))
+                    }
+                    Some(oldest) => Some(self.overdue_at(oldest, rtt)),
+                }
+            }
+        }
+    }
+
+    /// Time has passed.
+    pub fn on_time(
+        &mut self,
+        now: Time,
+        rtt: &Rtt,
+        signs: &Signs,
+    ) -> (Option<Wish>, Option<Change>) {
+        if self.next_due(rtt, signs).is_none_or(|due| due > now) {
+            return (None, None);
+        }
+        match self.state {
+            PathState::Connecting => (None, None),
+            PathState::Active => match signs.oldest_inflight {
+                None => {
+                    self.next_probe = now + RETURN_PROBE;
+                    (Some(Wish::Probe), None)
+                }
+                Some(_) if signs.alone => self.alone_overdue(now, rtt),
+                Some(_) => {
+                    let change = self.doubt(now, PathReason::AckOverdue);
+                    (Some(Wish::GiveUpFlight), change)
+                }
+            },
+            PathState::Suspect => {
+                if now.since(self.since) >= SUSPECT_MAX {
+                    self.enter(
+                        now,
+                        PathState::Dead,
+                        self.reason.unwrap_or(PathReason::AckOverdue),
+                    );
+                    self.next_probe = now + DEAD_PROBE_MIN;
+                    return (Some(Wish::Probe), None);
+                }
+                self.probes += 1;
+                let next = SUSPECT_PROBES_MS
+                    .get(self.probes as usize)
+                    .copied()
+                    .unwrap_or(400);
+                self.next_probe = self.since + Duration::from_millis(next);
+                (Some(Wish::Probe), None)
+            }
+            PathState::Dead => {
+                self.probes += 1;
+                self.next_probe = now + self.dead_interval(signs.busy);
+                // A new session helps when the other side forgot the old one.
+                let wish = if self.probes.is_multiple_of(2) {
+                    Wish::Probe
+                } else {
+                    Wish::ProbeAndHandshake
+                };
+                (Some(wish), None)
+            }
+            PathState::Returning => {
+                // No answer for long: it was a last gasp.
+                if now.since(self.last_progress) > rtt.smoothed() * 4 + SUSPECT_MAX {
+                    self.enter(now, PathState::Dead, PathReason::AckOverdue);
+                    return (Some(Wish::Probe), None);
+                }
+                self.next_probe = now + RETURN_PROBE.max(rtt.smoothed() / 4);
+                (Some(Wish::Probe), None)
+            }
+        }
+    }
+
+    /// The only path is silent: keep it, ask more and more rarely, and at last start anew.
+    fn alone_overdue(&mut self, now: Time, rtt: &Rtt) -> (Option<Wish>, Option<Change>) {
+        if now.since(self.last_progress) > ALONE_PATIENCE.max(rtt.smoothed() * 4) {
+            let change = self.dead(now, PathReason::AckOverdue);
+            return (Some(Wish::GiveUpFlight), change);
+        }
+        let silent = now.since(self.last_progress);
+        self.next_probe = now
+            + silent
+                .max(rtt.smoothed())
+                .clamp(Duration::from_millis(20), SUSPECT_MAX);
+        (Some(Wish::Probe), None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn signs(oldest_ms: Option<u64>, alone: bool) -> Signs {
+        Signs {
+            oldest_inflight: oldest_ms.map(Time::from_millis),
+            last_traffic: Time::from_millis(oldest_ms.unwrap_or(0)),
+            alone,
+            busy: true,
+        }
+    }
+
+    fn active() -> (Health, Rtt) {
+        let mut health = Health::new(Time::ZERO);
+        let mut rtt = Rtt::default();
+        assert_eq!(
+            health.connected(Time::ZERO),
+            Some(Change::Up(PathReason::Connected))
+        );
+        for ms in 0..50 {
+            rtt.sample(Time::from_millis(ms), Duration::from_millis(20));
+            health.progressed(Time::from_millis(ms));
+        }
+        (health, rtt)
+    }
+
+    /// Runs until the health asks for something; returns when.
+    fn until_wish(h: &mut Health, rtt: &Rtt, s: Signs, from: u64) -> (u64, Wish, Option<Change>) {
+        (from..from + 60_000)
+            .find_map(|ms| {
+                let (wish, change) = h.on_time(Time::from_millis(ms), rtt, &s);
+                wish.map(|w| (ms, w, change))
+            })
+            .expect("a path always asks for something within a minute")
+    }
+
+    #[test]
+    fn silence_is_noticed_within_a_round_trip_and_a_guard() {
+        let (mut h, rtt) = active();
+        let (at, wish, change) = until_wish(&mut h, &rtt, signs(Some(45), false), 50);
+        assert!((75..=100).contains(&at), "{at}");
+        assert_eq!(wish, Wish::GiveUpFlight);
+        assert_eq!(change, Some(Change::Down(PathReason::AckOverdue)));
+    }
+
+    #[test]
+    fn a_wrong_suspicion_ends_with_the_first_acknowledgement() {
+        let (mut h, rtt) = active();
+        until_wish(&mut h, &rtt, signs(Some(45), false), 50);
+        assert_eq!(h.state(), PathState::Suspect);
+        assert_eq!(
+            h.progressed(Time::from_millis(120)),
+            Some(Change::Up(PathReason::Answered))
+        );
+        assert!(h.is_active());
+    }
+
+    #[test]
+    fn a_dead_path_is_probed_and_returns_after_three_proofs() {
+        let (mut h, rtt) = active();
+        let mut now = 50;
+        while h.state() != PathState::Dead {
+            now = until_wish(&mut h, &rtt, signs(Some(45), false), now + 1).0;
+        }
+        assert!(now < 600, "{now}");
+        let mut last = now;
+        for _ in 0..20 {
+            let at = until_wish(&mut h, &rtt, signs(None, false), last + 1).0;
+            assert!(at - last <= 400, "{}", at - last);
+            last = at;
+        }
+        assert_eq!(h.progressed(Time::from_millis(last + 1)), None);
+        assert_eq!(h.progressed(Time::from_millis(last + 2)), None);
+        assert!(matches!(
+            h.progressed(Time::from_millis(last + 3)),
+            Some(Change::Up(_))
+        ));
+    }
+
+    #[test]
+    fn the_only_path_is_kept_through_a_short_silence_and_started_anew_after_a_long_one() {
+        let (mut h, rtt) = active();
+        let mut now = 50;
+        while h.is_active() {
+            now = until_wish(&mut h, &rtt, signs(Some(45), true), now + 1).0;
+        }
+        assert!((1_400..2_500).contains(&now), "{now}");
+        assert_eq!(h.state(), PathState::Dead);
+        let (_, wish, _) = until_wish(&mut h, &rtt, signs(None, true), now + 1);
+        assert_eq!(wish, Wish::ProbeAndHandshake);
+    }
+
+    #[test]
+    fn slow_acknowledgements_are_not_silence() {
+        let (mut h, rtt) = active();
+        // The oldest datagram is 200 ms old, yet something is acknowledged all the time.
+        for ms in (60..260).step_by(10) {
+            h.progressed(Time::from_millis(ms));
+            let (wish, _) = h.on_time(Time::from_millis(ms + 9), &rtt, &signs(Some(45), false));
+            assert_eq!(wish, None);
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! What arrived on a path, and what is to be said about it.
+//!
+//! Besides the numbers this keeps the *watermark*: the latest send stamp that
+//! arrived. A path is FIFO in practice, so everything that was sent on it
+//! before the watermark has arrived or is lost; together the watermarks of all
+//! paths tell a packet that is late from one that is lost
+//! ([`crate::reorder`]). A path whose sender said that nothing more is on its
+//! way has no say.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::frame::{MAX_RANGES, PathAck};
+use crate::limits;
+use crate::session::Number;
+use crate::stamp;
+use crate::time::Time;
+
+/// Runs remembered per session; more than an ack can carry, to recognise duplicates.
+const RANGES: usize = 64;
+
+/// One session's numbers.
+#[derive(Debug)]
+struct Epoch {
+    session: u32,
+    /// Inclusive runs, oldest first, none touching the next.
+    runs: VecDeque<(u64, u64)>,
+    largest_at: Time,
+    largest_delay: u32,
+    /// How often it may still be reported after it was replaced.
+    reports_left: u8,
+}
+
+impl Epoch {
+    fn largest(&self) -> u64 {
+        self.runs.back().map_or(0, |r| r.1)
+    }
+
+    /// Adds a number; false when it was there before or is too old to tell.
+    fn insert(&mut self, n: u64) -> bool {
+        let Some(back) = self.runs.back_mut() else {
+            self.runs.push_back((n, n));
+            return true;
+        };
+        if n == back.1 + 1 {
+            back.1 = n;
+            return true;
+        }
+        if n > back.1 {
+            self.runs.push_back((n, n));
+            if self.runs.len() > RANGES {
+                self.runs.pop_front();
+            }
+            return true;
+        }
+        if n + limits::RECEIVE_WINDOW < back.1 {
+            return false;
+        }
+        for i in (0..self.runs.len()).rev() {
+            let (low, high) = self.runs[i];
+            if n >= low && n <= high {
+                return false;
+            }
+            if n > high {
+                let joins_next = self.runs[i + 1].0 == n + 1;
+                match (n == high + 1, joins_next) {
+                    (true, true) => {
+                        self.runs[i].1 = self.runs[i + 1].1;
+                        self.runs.remove(i + 1);
+                    }
+                    (true, false) => self.runs[i].1 = n,
+                    (false, true) => self.runs[i + 1].0 = n,
+                    (false, false) => self.runs.insert(i + 1, (n, n)),
+                }
+                if self.runs.len() > RANGES {
+                    self.runs.pop_front();
+                }
+                return true;
+            }
+        }
+        if self.runs.len() >= RANGES {
+            return false;
+        }
+        if self.runs[0].0 == n + 1 {
+            self.runs[0].0 = n;
+        } else {
+            self.runs.push_front((n, n));
+        }
+        true
+    }
+}
+
+/// A datagram as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming {
+    /// Its number.
+    pub number: Number,
+    /// Its length in bytes.
+    pub len: usize,
+    /// Its send stamp; a bare keepalive has none.
+    pub stamp: Option<u32>,
+    /// Whether the sender said that more follows within 5 ms; not every frame says.
+    pub more: Option<bool>,
+    /// Whether it must be acknowledged.
+    pub eliciting: bool,
+}
+
+/// The record of one path.
+#[derive(Debug, Default)]
+pub struct ReceivedLog {
+    epochs: VecDeque<Epoch>,
+    bytes: u32,
+    last_arrival: Option<Time>,
+    min_delay: Option<u32>,
+    watermark: Option<u32>,
+    more: bool,
+    pending: u32,
+    pending_since: Option<Time>,
+    new_hole: bool,
+    gap_max_now: Duration,
+    gap_max_before: Duration,
+    gap_window: Time,
+    /// Datagrams that arrived.
+    pub datagrams: u64,
+    /// Their bytes.
+    pub bytes_total: u64,
+}
+
+impl ReceivedLog {
+    /// Records an arrival; false when it is a duplicate.
+    pub fn on_received(&mut self, now: Time, arrival: Incoming) -> bool {
+        let number = arrival.number;
+        let known = self.epochs.iter().position(|e| e.session == number.session);
+        let at = known.unwrap_or_else(|| {
+            self.epochs.push_back(Epoch {
+                session: number.session,
+                runs: VecDeque::new(),
+                largest_at: now,
+                largest_delay: 0,
+                reports_left: 16,
+            });
+            if self.epochs.len() > 2 {
+                self.epochs.pop_front();
+            }
+            self.epochs.len() - 1
+        });
+        let epoch = &mut self.epochs[at];
+        let before = epoch.largest();
+        if !epoch.insert(number.counter) {
+            return false;
+        }
+        self.new_hole |= number.counter > before + 1 && before > 0;
+        if let Some(sent) = arrival.stamp {
+            let delay = stamp::difference(stamp::stamp(now), sent) as u32 & 0x00ff_ffff;
+            if number.counter >= before {
+                epoch.largest_at = now;
+                epoch.largest_delay = delay;
+            }
+            let lowest = self
+                .min_delay
+                .is_none_or(|m| stamp::difference(delay, m) < 0);
+            if lowest {
+                self.min_delay = Some(delay);
+            }
+            if self
+                .watermark
+                .is_none_or(|w| stamp::difference(sent, w) >= 0)
+            {
+                self.watermark = Some(sent);
+                self.note_gap(now);
+                self.more = arrival.more.unwrap_or(self.more);
+            }
+        }
+        self.last_arrival = Some(now);
+        self.bytes = self.bytes.wrapping_add(arrival.len as u32);
+        self.datagrams += 1;
+        self.bytes_total += arrival.len as u64;
+        if arrival.eliciting {
+            self.pending += 1;
+            self.pending_since.get_or_insert(now);
+        }
+        true
+    }
+
+    fn note_gap(&mut self, now: Time) {
+        const WINDOW: Duration = Duration::from_secs(1);
+        if now.since(self.gap_window) > WINDOW {
+            self.gap_window = now;
+            self.gap_max_before = self.gap_max_now;
+            self.gap_max_now = Duration::ZERO;
+        }
+        // Only gaps in which more was promised say how bursty the path is.
+        if let (true, Some(last)) = (self.more, self.last_arrival) {
+            self.gap_max_now = self.gap_max_now.max(now.since(last));
+        }
+    }
+
+    /// The moment after which the path's silence is strange: more was promised
+    /// and nothing came for clearly longer than in the last second or two.
+    pub fn silence_at(&self) -> Option<Time> {
+        const FLOOR: Duration = Duration::from_millis(20);
+        let usual = self.gap_max_now.max(self.gap_max_before);
+        let last = self.last_arrival.filter(|_| self.more)?;
+        Some(last + (usual * 2).clamp(FLOOR, Duration::from_millis(400)))
+    }
+
+    /// The silence was reported; once is enough until something arrives.
+    pub fn silence_reported(&mut self) {
+        self.more = false;
+    }
+
+    /// The session and highest counter of the latest arrivals.
+    pub fn latest(&self) -> Option<(u32, u64)> {
+        self.epochs.back().map(|e| (e.session, e.largest()))
+    }
+
+    /// Whether something sent at `sent` or before could still arrive here.
+    pub fn may_still_bring(&self, now: Time, sent: u32) -> bool {
+        const UNKNOWN_AFTER: Duration = Duration::from_secs(30);
+        if !self.more
+            || self
+                .last_arrival
+                .is_none_or(|t| now.since(t) > UNKNOWN_AFTER)
+        {
+            return false;
+        }
+        self.watermark
+            .is_some_and(|w| stamp::difference(w, sent) < 0)
+    }
+
+    /// When something arrived last.
+    pub fn last_arrival(&self) -> Option<Time> {
+        self.last_arrival
+    }
+
+    /// Since when an acknowledgement is owed, and for how many datagrams.
+    pub fn pending(&self) -> Option<(Time, u32)> {
+        self.pending_since.map(|since| (since, self.pending))
+    }
+
+    /// Whether a hole opened since the last acknowledgement.
+    pub fn has_new_hole(&self) -> bool {
+        self.new_hole
+    }
+
+    /// Writes what is to be said of this path; nothing when nothing is new.
+    pub fn report(&mut self, now: Time, path: u8, out: &mut Vec<PathAck>) {
+        if self.pending == 0 {
+            return;
+        }
+        self.pending = 0;
+        self.pending_since = None;
+        self.new_hole = false;
+        let newest = self.epochs.len().saturating_sub(1);
+        let min_delay = self.min_delay.take();
+        for (i, epoch) in self.epochs.iter_mut().enumerate() {
+            if i < newest {
+                if epoch.reports_left == 0 {
+                    continue;
+                }
+                epoch.reports_left -= 1;
+            }
+            let Some(&(_, largest)) = epoch.runs.back() else {
+                continue;
+            };
+            let mut ranges = Vec::with_capacity(epoch.runs.len().min(MAX_RANGES));
+            let mut above: Option<u64> = None;
+            for &(low, high) in epoch.runs.iter().rev().take(MAX_RANGES) {
+                let gap = above.map_or(0, |a| a - high - 1);
+                let (Ok(gap), run) = (u16::try_from(gap), (high - low + 1).min(0xffff) as u16)
+                else {
+                    break;
+                };
+                ranges.push((gap, run));
+                if high - low >= 0xffff {
+                    break;
+                }
+                above = Some(low);
+            }
+            let age = now.since(epoch.largest_at).as_nanos() as u64 / (2 * stamp::UNIT_NS);
+            out.push(PathAck {
+                path,
+                epoch: epoch.session as u8,
+                largest: largest as u32,
+                largest_age: u16::try_from(age).unwrap_or(u16::MAX),
+                largest_delay: epoch.largest_delay,
+                min_delay: min_delay.unwrap_or(epoch.largest_delay),
+                bytes: self.bytes,
+                last_arrival_us: self
+                    .last_arrival
+                    .map_or(0, |t| (t.as_nanos() / 1_000) as u32),
+                ranges,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(counter: u64) -> Incoming {
+        Incoming {
+            number: Number {
+                session: 1,
+                counter,
+            },
+            len: 100,
+            stamp: Some(0),
+            more: Some(true),
+            eliciting: true,
+        }
+    }
+
+    fn report_of(log: &mut ReceivedLog) -> PathAck {
+        let mut out = Vec::new();
+        log.report(Time::from_millis(9), 0, &mut out);
+        out.pop().unwrap()
+    }
+
+    #[test]
+    fn runs_and_gaps_are_reported_newest_first() {
+        let mut log = ReceivedLog::default();
+        for n in [0, 1, 2, 5, 6, 9] {
+            assert!(log.on_received(Time::ZERO, arrival(n)));
+        }
+        let ack = report_of(&mut log);
+        assert_eq!(ack.largest, 9);
+        assert_eq!(ack.ranges, vec![(0, 1), (2, 2), (2, 3)]);
+        assert_eq!(ack.bytes, 600);
+    }
+
+    #[test]
+    fn any_order_of_arrival_gives_the_same_runs_and_duplicates_are_seen() {
+        let orders: [[u64; 6]; 3] = [[5, 3, 4, 0, 1, 2], [2, 0, 1, 5, 4, 3], [0, 2, 4, 1, 3, 5]];
+        for order in orders {
+            let mut log = ReceivedLog::default();
+            for n in order {
+                assert!(log.on_received(Time::ZERO, arrival(n)), "{order:?}");
+                assert!(!log.on_received(Time::ZERO, arrival(n)), "{order:?}");
+            }
+            assert_eq!(report_of(&mut log).ranges, vec![(0, 6)], "{order:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_promised_nothing_more_has_no_say() {
+        let mut log = ReceivedLog::default();
+        let sent = |stamp, more| Incoming {
+            stamp: Some(stamp),
+            more: Some(more),
+            ..arrival(u64::from(stamp))
+        };
+        log.on_received(Time::ZERO, sent(10, true));
+        assert!(log.may_still_bring(Time::ZERO, 11));
+        assert!(!log.may_still_bring(Time::ZERO, 10));
+        log.on_received(Time::ZERO, sent(20, false));
+        assert!(!log.may_still_bring(Time::ZERO, 21));
+    }
+}

@@ -1,0 +1,370 @@
+//! The queue in front of the paths: fair between flows, CoDel inside each.
+//!
+//! Deficit round robin in three rounds, one per class (RFC 8290 has two). The
+//! rounds are strict: realtime before interactive before bulk. That cannot
+//! starve bulk, because a flow that takes much leaves the upper classes
+//! ([`crate::classify`]). A packet leaves the queue only when a path can take
+//! it, so this is the one place where packets wait, and the one place where
+//! they are dropped for having waited.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::classify::Class;
+use crate::codel;
+use crate::flow::{Flow, FlowTable, Queued, Standing};
+use crate::limits;
+use crate::time::Time;
+
+/// Bytes a flow may send per round: one full packet.
+const QUANTUM: i64 = 1_514;
+/// Flows looked at, at most, for one that may use the path at hand.
+const LOOKS: usize = 64;
+
+/// Why a packet was dropped from the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum QueueDrop {
+    /// CoDel asked its sender to slow down.
+    Aqm,
+    /// It waited until it was of no use.
+    Expired,
+    /// The queue was full.
+    Full,
+}
+
+impl QueueDrop {
+    /// The name under which it is counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            QueueDrop::Aqm => "queue_aqm",
+            QueueDrop::Expired => "queue_expired",
+            QueueDrop::Full => "queue_full",
+        }
+    }
+}
+
+/// The rounds, and the sum of what waits.
+#[derive(Debug, Default)]
+pub struct Queue {
+    rounds: [VecDeque<u16>; 3],
+    bytes: usize,
+}
+
+/// What left the queue.
+#[derive(Debug)]
+pub struct Popped {
+    /// The flow's slot.
+    pub slot: u16,
+    /// The packet.
+    pub queued: Queued,
+}
+
+impl Queue {
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether a packet of this class waits.
+    pub fn has(&self, class: Class) -> bool {
+        !self.rounds[round_of(class)].is_empty()
+    }
+
+    /// Appends a packet to its flow. What has to go for it goes to `dropped`.
+    pub fn push(
+        &mut self,
+        flows: &mut FlowTable,
+        slot: u16,
+        queued: Queued,
+        dropped: &mut Vec<(QueueDrop, Queued)>,
+    ) {
+        let flow = flows
+            .get_mut(slot)
+            .expect("a slot that was just admitted exists");
+        let len = queued.packet.len();
+        if flow.queue_bytes + len > limits::FLOW_QUEUE_BYTES
+            || self.bytes + len > limits::QUEUE_BYTES
+        {
+            dropped.push((QueueDrop::Full, queued));
+            return;
+        }
+        flow.queue_bytes += len;
+        self.bytes += len;
+        flow.queue.push_back(queued);
+        if flow.standing == Standing::Out {
+            flow.standing = Standing::In;
+            flow.deficit = QUANTUM;
+            self.rounds[round_of(flow.class)].push_back(slot);
+        }
+    }
+
+    /// Takes the next packet of `class` whose flow `may` use the path at hand.
+    pub fn pop(
+        &mut self,
+        now: Time,
+        flows: &mut FlowTable,
+        class: Class,
+        mut may: impl FnMut(&mut Flow) -> bool,
+        dropped: &mut Vec<(QueueDrop, Queued)>,
+    ) -> Option<Popped> {
+        let round = round_of(class);
+        let mut refused = 0;
+        while refused < self.rounds[round].len().min(LOOKS) {
+            let slot = *self.rounds[round].front()?;
+            let flow = flows
+                .get_mut(slot)
+                .expect("only existing slots are in a round");
+            if round_of(flow.class) != round {
+                // It behaves differently now: on to the round of its new class.
+                self.rounds[round].pop_front();
+                self.rounds[round_of(flow.class)].push_back(slot);
+                continue;
+            }
+            if !may(flow) {
+                self.rounds[round].rotate_left(1);
+                refused += 1;
+                continue;
+            }
+            if flow.deficit <= 0 {
+                flow.deficit += QUANTUM;
+                self.rounds[round].rotate_left(1);
+                continue;
+            }
+            let taken = take(flow, now, &mut self.bytes, dropped);
+            if flow.queue.is_empty() {
+                flow.standing = Standing::Out;
+                self.rounds[round].pop_front();
+            }
+            let Some(queued) = taken else {
+                flow.waiting_since = None;
+                continue;
+            };
+            flow.deficit -= queued.packet.len() as i64;
+            return Some(Popped { slot, queued });
+        }
+        None
+    }
+}
+
+fn round_of(class: Class) -> usize {
+    match class {
+        Class::Realtime => 0,
+        Class::Interactive => 1,
+        Class::Bulk => 2,
+    }
+}
+
+/// Takes a flow's next packet that is neither too old nor dropped by CoDel.
+fn take(
+    flow: &mut Flow,
+    now: Time,
+    bytes: &mut usize,
+    dropped: &mut Vec<(QueueDrop, Queued)>,
+) -> Option<Queued> {
+    let (params, expiry) = match flow.class {
+        Class::Realtime => (&codel::THIN, limits::REALTIME_EXPIRY),
+        Class::Interactive => (&codel::THIN, limits::BULK_EXPIRY),
+        Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
+    };
+    while let Some(mut queued) = flow.queue.pop_front() {
+        flow.queue_bytes -= queued.packet.len();
+        *bytes -= queued.packet.len();
+        let sojourn = now.since(queued.since);
+        if sojourn > expiry {
+            dropped.push((QueueDrop::Expired, queued));
+            continue;
+        }
+        note_wait(flow, now, sojourn);
+        if flow
+            .codel
+            .should_drop(now, sojourn, flow.queue_bytes, params)
+        {
+            if mark_congestion(&mut queued) {
+                return Some(queued);
+            }
+            dropped.push((QueueDrop::Aqm, queued));
+            continue;
+        }
+        return Some(queued);
+    }
+    None
+}
+
+/// A wait this long says that the flow wants more than it is given.
+const WAIT_MARK: Duration = Duration::from_millis(3);
+
+fn note_wait(flow: &mut Flow, now: Time, sojourn: Duration) {
+    if sojourn < WAIT_MARK {
+        flow.waiting_since = None;
+    } else if flow.waiting_since.is_none() {
+        flow.waiting_since = Some(now);
+    }
+}
+
+/// Sets "congestion experienced" on a packet whose sender understands it (RFC 3168).
+fn mark_congestion(queued: &mut Queued) -> bool {
+    if queued.ecn == 0 {
+        return false;
+    }
+    queued.ecn = 3;
+    let bytes = queued.packet.bytes_mut();
+    match bytes[0] >> 4 {
+        4 => {
+            let old = u16::from_be_bytes([bytes[0], bytes[1]]);
+            bytes[1] |= 3;
+            let new = u16::from_be_bytes([bytes[0], bytes[1]]);
+            let sum = u16::from_be_bytes([bytes[10], bytes[11]]);
+            // RFC 1624, equation 3: HC' = ~(~HC + ~m + m').
+            let mut x = u32::from(!sum) + u32::from(!old) + u32::from(new);
+            x = (x & 0xffff) + (x >> 16);
+            x = (x & 0xffff) + (x >> 16);
+            bytes[10..12].copy_from_slice(&(!(x as u16)).to_be_bytes());
+        }
+        _ => bytes[1] |= 0x30,
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Ipv4HeaderSlice, PacketBuilder};
+
+    use super::*;
+    use crate::buffer::PacketBuf;
+    use crate::packet::inspect;
+
+    struct Bench {
+        flows: FlowTable,
+        queue: Queue,
+        dropped: Vec<(QueueDrop, Queued)>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            Bench {
+                flows: FlowTable::default(),
+                queue: Queue::default(),
+                dropped: Vec::new(),
+            }
+        }
+
+        fn push(&mut self, now: Time, port: u16, len: usize) -> u16 {
+            let mut bytes = Vec::new();
+            let packet = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(port, 9);
+            packet.write(&mut bytes, &vec![0; len - 28]).unwrap();
+            let info = inspect(&bytes).unwrap();
+            let (slot, ordered) = self.flows.admit(now, &info, 1e6).unwrap();
+            let packet = PacketBuf::copy_of(&bytes);
+            let queued = Queued {
+                packet,
+                since: now,
+                ordered,
+                ecn: 0,
+            };
+            self.queue
+                .push(&mut self.flows, slot, queued, &mut self.dropped);
+            slot
+        }
+
+        fn pop(&mut self, now: Time, class: Class) -> Option<Popped> {
+            self.queue
+                .pop(now, &mut self.flows, class, |_| true, &mut self.dropped)
+        }
+    }
+
+    #[test]
+    fn two_bulk_flows_share_evenly_though_one_has_more_to_send() {
+        let mut b = Bench::new();
+        let mut slots = [0; 2];
+        for _ in 0..100 {
+            slots[0] = b.push(Time::ZERO, 1, 1_400);
+        }
+        for _ in 0..300 {
+            slots[1] = b.push(Time::ZERO, 2, 1_400);
+        }
+        let mut seen = [0u32; 2];
+        for _ in 0..100 {
+            assert!(
+                b.pop(Time::ZERO, Class::Interactive).is_none(),
+                "both moved on to bulk"
+            );
+            let slot = b.pop(Time::ZERO, Class::Bulk).unwrap().slot;
+            seen[slots.iter().position(|&s| s == slot).unwrap()] += 1;
+        }
+        assert!(seen[0].abs_diff(seen[1]) <= 2, "{seen:?}");
+    }
+
+    #[test]
+    fn packets_of_a_flow_leave_in_the_order_they_came() {
+        let mut b = Bench::new();
+        for len in 100..200 {
+            b.push(Time::ZERO, 1, len);
+        }
+        let lens: Vec<_> = std::iter::from_fn(|| b.pop(Time::ZERO, Class::Realtime))
+            .map(|p| p.queued.packet.len())
+            .collect();
+        assert_eq!(lens, (100..200).collect::<Vec<_>>());
+        assert_eq!(b.queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_flow_that_may_not_use_the_path_is_passed_over() {
+        let mut b = Bench::new();
+        let a = b.push(Time::ZERO, 1, 200);
+        let c = b.push(Time::ZERO, 2, 250);
+        let may = |f: &mut Flow| f.queue_bytes == 250;
+        let popped = b.queue.pop(
+            Time::ZERO,
+            &mut b.flows,
+            Class::Realtime,
+            may,
+            &mut b.dropped,
+        );
+        assert_eq!(popped.unwrap().slot, c);
+        assert_eq!(b.pop(Time::ZERO, Class::Realtime).unwrap().slot, a);
+    }
+
+    #[test]
+    fn what_waited_too_long_is_dropped_and_named() {
+        let mut b = Bench::new();
+        b.push(Time::ZERO, 1, 200);
+        assert!(b.pop(Time::from_millis(301), Class::Realtime).is_none());
+        assert_eq!(b.dropped[0].0, QueueDrop::Expired);
+    }
+
+    #[test]
+    fn a_flow_cannot_fill_the_whole_queue() {
+        let mut b = Bench::new();
+        for _ in 0..limits::QUEUE_BYTES / 1_400 {
+            b.push(Time::ZERO, 1, 1_400);
+        }
+        assert!(b.queue.bytes() <= limits::FLOW_QUEUE_BYTES);
+        assert!(b.dropped.iter().all(|d| d.0 == QueueDrop::Full));
+    }
+
+    #[test]
+    fn a_congestion_mark_keeps_the_header_checksum_right() {
+        let mut bytes = Vec::new();
+        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
+            .udp(1, 2)
+            .write(&mut bytes, b"x")
+            .unwrap();
+        bytes[1] |= 2;
+        let mut header = Ipv4HeaderSlice::from_slice(&bytes).unwrap().to_header();
+        header.header_checksum = header.calc_header_checksum();
+        bytes[10..12].copy_from_slice(&header.header_checksum.to_be_bytes());
+        let packet = PacketBuf::copy_of(&bytes);
+        let mut queued = Queued {
+            packet,
+            since: Time::ZERO,
+            ordered: false,
+            ecn: 2,
+        };
+        assert!(mark_congestion(&mut queued));
+        let marked = Ipv4HeaderSlice::from_slice(queued.packet.bytes())
+            .unwrap()
+            .to_header();
+        assert_eq!(marked.ecn.value(), 3);
+        assert_eq!(marked.header_checksum, marked.calc_header_checksum());
+    }
+}

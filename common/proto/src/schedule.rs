@@ -1,0 +1,236 @@
+//! Which path a packet takes. Pure: decisions are values, made from views.
+//!
+//! A packet is tied to a path only when that path can take it *now* (late
+//! binding), so the question is never "how do I split the flow" but "this path
+//! is free: who may use it". Choosing the earliest arrival per packet does not
+//! add links up behind a short queue, because a slow path is then never worth
+//! it. So each flow has a *path set*: small flows use the path of lowest delay
+//! and nothing else; a flow that asks for more than half of that path gets all
+//! paths whose delay can be hidden by the receiver's ordering.
+
+use std::time::Duration;
+
+use crate::config::{Mode, Role};
+
+/// Paths slower than the fastest by more than this one-way delay carry no bulk:
+/// the receiver could not hide the difference below an inner retransmission timeout.
+const SPREAD_MAX_MS: f64 = 150.0;
+/// A path far behind the others that adds less than this share is not worth its delay.
+const SHARE_MIN: f64 = 0.05;
+/// Below this spread a path is worth any share.
+const SPREAD_FREE_MS: f64 = 15.0;
+/// A new best path must be this much better, or it is not worth the reordering.
+const SWITCH_GAIN_MS: f64 = 3.0;
+
+/// What the scheduler sees of a path.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PathView {
+    /// Its place in the bond's list.
+    pub index: usize,
+    /// What the operator allows.
+    pub role: Role,
+    /// It carries packets.
+    pub active: bool,
+    /// One-way delay with its present queue, relative to an arbitrary zero that all views share.
+    pub delay_ms: f64,
+    /// Estimated capacity, bytes per second.
+    pub capacity: f64,
+    /// How long until the pacer lets it send.
+    pub ready_in: Duration,
+    /// Its flight is full: only an acknowledgement makes room.
+    pub full: bool,
+}
+
+impl PathView {
+    /// When a packet sent over it would arrive, relative to the shared zero.
+    fn arrival_ms(&self) -> f64 {
+        self.delay_ms + self.ready_in.as_secs_f64() * 1e3
+    }
+}
+
+/// The order in which paths are to be used now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Order {
+    /// Paths that may carry anything, the best first.
+    pub usable: Vec<PathView>,
+    /// How many of these may carry bulk flows that ask for more than the best.
+    pub wide: usize,
+}
+
+impl Order {
+    /// The path for small flows.
+    pub fn best(&self) -> Option<&PathView> {
+        self.usable.first()
+    }
+}
+
+/// Orders the paths by role and delay. `previous` is the former best, which is
+/// kept unless another is clearly better.
+pub fn order(views: &[PathView], mode: Mode, previous: Option<usize>, order: &mut Order) {
+    order.usable.clear();
+    order.wide = 0;
+    let active = |v: &&PathView| v.active && v.role != Role::Never;
+    let strongest = views.iter().filter(active).map(|v| v.role).min();
+    let Some(strongest) = strongest else { return };
+    let backup_only = strongest == Role::Backup;
+    let pool = views
+        .iter()
+        .filter(active)
+        .filter(|v| backup_only || v.role != Role::Backup);
+    order.usable.extend(pool.copied());
+    order.usable.sort_by(|a, b| {
+        a.role
+            .cmp(&b.role)
+            .then(a.delay_ms.total_cmp(&b.delay_ms))
+            .then(a.index.cmp(&b.index))
+    });
+    keep_previous(order, previous);
+    if mode == Mode::Handover {
+        order.usable.truncate(1);
+    }
+    order.wide = wide(&mut order.usable);
+}
+
+fn keep_previous(order: &mut Order, previous: Option<usize>) {
+    let Some(at) = order.usable.iter().position(|v| Some(v.index) == previous) else {
+        return;
+    };
+    let (first, old) = (order.usable[0], order.usable[at]);
+    if old.role == first.role && old.delay_ms - first.delay_ms < SWITCH_GAIN_MS {
+        order.usable[..=at].rotate_right(1);
+    }
+}
+
+/// Moves paths that are of no use to bulk behind the others and counts the rest.
+fn wide(usable: &mut [PathView]) -> usize {
+    let Some(first) = usable.first().copied() else {
+        return 0;
+    };
+    let mut sum = 0.0;
+    let mut count = 0;
+    for i in 0..usable.len() {
+        let v = usable[i];
+        let spread = v.delay_ms - first.delay_ms;
+        let worth = spread <= SPREAD_FREE_MS || v.capacity >= SHARE_MIN * sum;
+        if spread <= SPREAD_MAX_MS && worth {
+            sum += v.capacity;
+            usable[count..=i].rotate_right(1);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// Where a packet is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Choice {
+    /// Over this path, now.
+    Send(usize),
+    /// Nowhere yet: its path will be free in a moment.
+    Wait,
+}
+
+/// For a repair: the path on which it arrives first. Waits for that path's
+/// pacer if need be.
+pub fn repair(order: &Order) -> Choice {
+    let earliest = order
+        .usable
+        .iter()
+        .filter(|v| !v.full)
+        .min_by(|a, b| a.arrival_ms().total_cmp(&b.arrival_ms()));
+    match earliest {
+        Some(v) if v.ready_in.is_zero() => Choice::Send(v.index),
+        _ => Choice::Wait,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(index: usize, delay_ms: f64, mbit: f64) -> PathView {
+        PathView {
+            index,
+            role: Role::Always,
+            active: true,
+            delay_ms,
+            capacity: mbit * 125_000.0,
+            ready_in: Duration::ZERO,
+            full: false,
+        }
+    }
+
+    fn ordered(views: &[PathView], mode: Mode, previous: Option<usize>) -> (Vec<usize>, usize) {
+        let mut o = Order::default();
+        order(views, mode, previous, &mut o);
+        (o.usable.iter().map(|v| v.index).collect(), o.wide)
+    }
+
+    #[test]
+    fn the_path_of_lowest_delay_comes_first() {
+        let views = [view(0, 30.0, 20.0), view(1, 8.0, 50.0)];
+        assert_eq!(ordered(&views, Mode::Aggregate, None), (vec![1, 0], 2));
+    }
+
+    #[test]
+    fn the_former_best_is_kept_until_another_is_clearly_better() {
+        let mut views = [view(0, 10.0, 20.0), view(1, 8.0, 50.0)];
+        assert_eq!(ordered(&views, Mode::Aggregate, Some(0)).0, [0, 1]);
+        views[0].delay_ms = 12.0;
+        assert_eq!(ordered(&views, Mode::Aggregate, Some(0)).0, [1, 0]);
+    }
+
+    #[test]
+    fn a_backup_is_used_only_when_nothing_else_works() {
+        let mut views = [view(0, 30.0, 20.0), view(1, 8.0, 50.0)];
+        views[1].role = Role::Backup;
+        assert_eq!(ordered(&views, Mode::Aggregate, None).0, [0]);
+        views[0].active = false;
+        assert_eq!(ordered(&views, Mode::Aggregate, None).0, [1]);
+    }
+
+    #[test]
+    fn a_secondary_comes_after_every_other_whatever_its_delay() {
+        let mut views = [view(0, 30.0, 20.0), view(1, 8.0, 50.0)];
+        views[1].role = Role::Secondary;
+        assert_eq!(ordered(&views, Mode::Aggregate, None).0, [0, 1]);
+    }
+
+    #[test]
+    fn handover_uses_one_path_at_a_time() {
+        let views = [view(0, 30.0, 20.0), view(1, 8.0, 50.0)];
+        assert_eq!(ordered(&views, Mode::Handover, Some(0)).0, [1]);
+    }
+
+    #[test]
+    fn a_path_too_far_behind_carries_no_bulk() {
+        let views = [
+            view(0, 8.0, 50.0),
+            view(1, 200.0, 50.0),
+            view(2, 60.0, 1.0),
+            view(3, 70.0, 20.0),
+        ];
+        assert_eq!(
+            ordered(&views, Mode::Aggregate, None),
+            (vec![0, 3, 2, 1], 2)
+        );
+    }
+
+    #[test]
+    fn a_repair_takes_the_path_on_which_it_arrives_first() {
+        let mut o = Order::default();
+        let mut views = [view(0, 8.0, 50.0), view(1, 30.0, 20.0)];
+        order(&views, Mode::Aggregate, None, &mut o);
+        assert_eq!(repair(&o), Choice::Send(0));
+        views[0].ready_in = Duration::from_millis(1);
+        order(&views, Mode::Aggregate, None, &mut o);
+        assert_eq!(
+            repair(&o),
+            Choice::Wait,
+            "a moment's wait beats a slow path"
+        );
+        views[0].full = true;
+        order(&views, Mode::Aggregate, None, &mut o);
+        assert_eq!(repair(&o), Choice::Send(1), "a full path is no choice");
+    }
+}

@@ -1,0 +1,141 @@
+//! Packets that were sent and are not known to have arrived.
+//!
+//! A packet stays here from its first transmission until some copy of it is
+//! acknowledged or it is given up. Paths refer to it by key; a key that has
+//! outlived its packet finds nothing, so a late acknowledgement is harmless.
+
+use crate::buffer::{PacketBuf, Pool};
+use crate::classify::Class;
+use crate::time::Time;
+
+/// Refers to a stored packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PacketKey {
+    index: u32,
+    generation: u32,
+}
+
+/// A packet under way.
+#[derive(Debug)]
+pub struct Stored {
+    /// The inner packet.
+    pub packet: PacketBuf,
+    /// Its flow's slot.
+    pub slot: u16,
+    /// Its number within the slot.
+    pub seq: u64,
+    /// Its class when it was first sent.
+    pub class: Class,
+    /// Whether it is delivered in order.
+    pub ordered: bool,
+    /// When it was first sent.
+    pub first_sent: Time,
+    /// Transmissions so far.
+    pub copies: u8,
+    /// How often it was declared lost.
+    pub losses: u8,
+    /// Copies that may still arrive.
+    pub in_flight: u8,
+    /// Whether it waits to be sent again.
+    pub queued: bool,
+}
+
+#[derive(Debug, Default)]
+struct Cell {
+    generation: u32,
+    stored: Option<Stored>,
+}
+
+/// All packets under way of one bond.
+#[derive(Debug, Default)]
+pub struct Store {
+    cells: Vec<Cell>,
+    free: Vec<u32>,
+}
+
+impl Store {
+    /// Keeps a packet.
+    pub fn insert(&mut self, stored: Stored) -> PacketKey {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.cells.push(Cell::default());
+            (self.cells.len() - 1) as u32
+        });
+        let cell = &mut self.cells[index as usize];
+        cell.stored = Some(stored);
+        PacketKey {
+            index,
+            generation: cell.generation,
+        }
+    }
+
+    /// The packet, while it is kept.
+    pub fn get_mut(&mut self, key: PacketKey) -> Option<&mut Stored> {
+        let cell = self.cells.get_mut(key.index as usize)?;
+        if cell.generation == key.generation {
+            cell.stored.as_mut()
+        } else {
+            None
+        }
+    }
+
+    /// Forgets a packet; its buffer goes back to the pool.
+    pub fn remove(&mut self, key: PacketKey, pool: &mut Pool) -> Option<(u16, u64)> {
+        let cell = self.cells.get_mut(key.index as usize)?;
+        if cell.generation != key.generation {
+            return None;
+        }
+        let stored = cell.stored.take()?;
+        cell.generation = cell.generation.wrapping_add(1);
+        self.free.push(key.index);
+        pool.put(stored.packet);
+        Some((stored.slot, stored.seq))
+    }
+
+    /// Packets under way.
+    pub fn count(&self) -> usize {
+        self.cells.len() - self.free.len()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self, pool: &mut Pool) {
+        for (index, cell) in self.cells.iter_mut().enumerate() {
+            if let Some(stored) = cell.stored.take() {
+                cell.generation = cell.generation.wrapping_add(1);
+                self.free.push(index as u32);
+                pool.put(stored.packet);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(seq: u64) -> Stored {
+        Stored {
+            packet: PacketBuf::new(),
+            slot: 0,
+            seq,
+            class: Class::Bulk,
+            ordered: true,
+            first_sent: Time::ZERO,
+            copies: 1,
+            losses: 0,
+            in_flight: 1,
+            queued: false,
+        }
+    }
+
+    #[test]
+    fn a_key_that_outlived_its_packet_finds_nothing() {
+        let (mut store, mut pool) = (Store::default(), Pool::default());
+        let old = store.insert(stored(1));
+        assert_eq!(store.remove(old, &mut pool), Some((0, 1)));
+        let new = store.insert(stored(2));
+        assert!(store.get_mut(old).is_none());
+        assert_eq!(store.remove(old, &mut pool), None);
+        assert_eq!(store.get_mut(new).map(|s| s.seq), Some(2));
+        assert_eq!(store.count(), 1);
+    }
+}

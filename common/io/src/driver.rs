@@ -1,0 +1,571 @@
+//! The one loop that owns the core and moves its packets.
+//!
+//! One task owns the [`Endpoint`]; nobody else touches it, so there is no lock.
+//! Everybody else talks to it through a [`Handle`]. Each turn of the loop does, in
+//! this order:
+//!
+//! 1. sockets: what arrived goes to the core, up to a budget;
+//! 2. TUN: what applications want to send goes to the core, up to a budget;
+//! 3. orders: sockets and commands from outside;
+//! 4. time: `handle_timeout`, if it is due;
+//! 5. out: what the core wants to send, until it has no more, trains at a time;
+//! 6. in: packets for applications, joined into runs, to the TUN;
+//! 7. news: events to whoever listens.
+//!
+//! Sockets come before time on purpose. When this process was late — the machine
+//! slept, another one held the processor — the acknowledgements that a path's
+//! timeout waits for may lie in the socket already, and the core must see them
+//! before it hears how late it is, or our own sloth would be taken for the path's
+//! death. For the same reason a late turn looks into every socket itself instead of
+//! trusting what the runtime has seen, and time has to wait while a socket still
+//! holds datagrams, for at most [`POSTPONED_MAX`] turns.
+//!
+//! Nothing waits for company: a lone packet passes in the turn it came in. Batches
+//! form by themselves when much arrives at once.
+//!
+//! Give the loop a thread of its own ([`Driver::spawn`]): a status page being
+//! written must not delay a packet.
+
+use std::io::{self, IoSliceMut};
+use std::task::Poll;
+use std::time::Duration;
+
+use marline_proto::{Arrival, Command, Endpoint, Event, PacketBuf, Snapshot, SocketId, Time};
+use quinn_udp::RecvMeta;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use self::outlet::Outlet;
+use self::timer::Timer;
+use crate::clock::Clock;
+use crate::tun::offload::{self, FRAME_MAX, Joiner};
+use crate::tun::{ActiveTun, Tun};
+use crate::udp::UplinkSocket;
+
+mod outlet;
+mod timer;
+
+/// Orders that may wait for the loop; who has more waits for room.
+const ORDERS_MAX: usize = 64;
+/// Events that a listener may lag behind before it misses some.
+const EVENTS_MAX: usize = 1024;
+/// Messages taken from a socket by one system call, each up to a train of datagrams.
+const RECEIVE_BATCH: usize = 8;
+/// Bytes that one received train can have.
+const RECEIVE_LEN: usize = 65_536;
+/// System calls in one turn on one socket: with full trains 4 MiB, or a few milliseconds' work.
+const RECEIVES_PER_TURN: usize = 8;
+/// Frames read from the TUN in one turn, each up to 64 KiB.
+const READS_PER_TURN: usize = 8;
+/// Trains sent in one turn.
+const TRAINS_PER_TURN: usize = 64;
+/// Packets written to the TUN in one turn.
+const PACKETS_PER_TURN: usize = 1024;
+/// Datagrams asked for at a time: more than 64 KiB of full-sized ones do not fit a train.
+const TRAIN_SEGMENTS: usize = 44;
+/// Turns that time may have to wait for sockets that hold more than their budget.
+const POSTPONED_MAX: u32 = 4;
+/// Lateness from which the runtime's view of the sockets is not trusted, and is counted.
+const LATE: Duration = Duration::from_micros(500);
+/// Lateness that only a sleeping machine or a stopped process explains.
+const SLEPT: Duration = Duration::from_secs(3);
+/// How long goodbyes may wait for room in a socket when the driver stops.
+const GOODBYE: Duration = Duration::from_millis(100);
+
+/// What the loop has counted since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverStats {
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Timeouts handled.
+    pub timeouts: u64,
+    /// Timeouts handled more than half a millisecond late.
+    pub timeouts_late: u64,
+    /// The latest a timeout was ever handled, in microseconds.
+    pub late_us_max: u64,
+    /// Times that the machine must have slept.
+    pub slept: u64,
+    /// Trains sent, of one or more datagrams.
+    pub trains: u64,
+    /// Trains that had to wait for room in the socket.
+    pub sends_blocked: u64,
+    /// Trains that had to wait for a queue below the socket.
+    pub sends_queue_full: u64,
+    /// Trains dropped as too long for the interface.
+    pub sends_too_large: u64,
+    /// Trains that the kernel refused to send at all.
+    pub sends_refused: u64,
+    /// Trains dropped as too many waited already.
+    pub sends_dropped: u64,
+    /// Trains for a socket that is gone.
+    pub sends_without_socket: u64,
+    /// Frames from the TUN that were not understood or too long.
+    pub tun_reads_refused: u64,
+    /// Frames that the TUN did not take (it is down, or memory is short).
+    pub tun_writes_refused: u64,
+}
+
+enum Order {
+    AddSocket(SocketId, UplinkSocket),
+    RemoveSocket(SocketId),
+    Command(Command),
+    Snapshot(oneshot::Sender<Snapshot>),
+    Stats(oneshot::Sender<DriverStats>),
+    Stop,
+}
+
+/// The loop, before it runs.
+#[derive(Debug)]
+pub struct Driver {
+    endpoint: Endpoint,
+    tun: Tun,
+    clock: Clock,
+    orders: mpsc::Receiver<Order>,
+    events: broadcast::Sender<Event>,
+}
+
+/// Talks to a running [`Driver`]. Calls to one that has ended do nothing. When the last handle is
+/// dropped the driver stops.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    orders: mpsc::Sender<Order>,
+    events: broadcast::WeakSender<Event>,
+}
+
+impl Handle {
+    /// Gives the driver a socket. One with the same id is closed and replaced.
+    pub async fn add_socket(&self, id: SocketId, socket: UplinkSocket) {
+        self.order(Order::AddSocket(id, socket)).await;
+    }
+
+    /// Takes a socket away and closes it.
+    pub async fn remove_socket(&self, id: SocketId) {
+        self.order(Order::RemoveSocket(id)).await;
+    }
+
+    /// Tells the core something.
+    pub async fn command(&self, command: Command) {
+        self.order(Order::Command(command)).await;
+    }
+
+    /// A picture of everything; `None` when the driver has ended.
+    pub async fn snapshot(&self) -> Option<Snapshot> {
+        let (answer, answered) = oneshot::channel();
+        self.order(Order::Snapshot(answer)).await;
+        answered.await.ok()
+    }
+
+    /// What the loop has counted; `None` when the driver has ended.
+    pub async fn stats(&self) -> Option<DriverStats> {
+        let (answer, answered) = oneshot::channel();
+        self.order(Order::Stats(answer)).await;
+        answered.await.ok()
+    }
+
+    /// News from the core, from now on. The stream is closed when the driver ends.
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        match self.events.upgrade() {
+            Some(events) => events.subscribe(),
+            None => broadcast::channel(1).1,
+        }
+    }
+
+    /// Says goodbye on every path, and returns when the driver has ended.
+    pub async fn stop(&self) {
+        self.order(Order::Stop).await;
+        self.orders.closed().await;
+    }
+
+    async fn order(&self, order: Order) {
+        // It only fails when the driver has ended, and then there is nothing to do.
+        let _ = self.orders.send(order).await;
+    }
+}
+
+impl Driver {
+    /// A driver and the handle that others talk to it by.
+    pub fn new(endpoint: Endpoint, tun: Tun, clock: Clock) -> (Driver, Handle) {
+        let (order, orders) = mpsc::channel(ORDERS_MAX);
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let handle = Handle {
+            orders: order,
+            events: events.downgrade(),
+        };
+        (
+            Driver {
+                endpoint,
+                tun,
+                clock,
+                orders,
+                events,
+            },
+            handle,
+        )
+    }
+
+    /// Runs until it is stopped, on the calling thread's runtime.
+    ///
+    /// An error means that the TUN device is gone or the runtime is broken.
+    pub async fn run(self) -> io::Result<()> {
+        let mut running = Running::start(self)?;
+        while running.turn()? {
+            running.wait().await?;
+        }
+        running.say_goodbye().await;
+        Ok(())
+    }
+
+    /// Runs on a new thread with a runtime of its own, in the caller's network namespace.
+    pub fn spawn(self) -> io::Result<std::thread::JoinHandle<io::Result<()>>> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        std::thread::Builder::new()
+            .name("marline-driver".to_owned())
+            .spawn(move || runtime.block_on(self.run()))
+    }
+}
+
+/// The loop's state while it runs.
+struct Running {
+    endpoint: Endpoint,
+    clock: Clock,
+    tun: ActiveTun,
+    outlets: Vec<Outlet>,
+    orders: mpsc::Receiver<Order>,
+    /// The order that ended the last wait.
+    next_order: Option<Order>,
+    events: broadcast::Sender<Event>,
+    timer: Timer,
+    joiner: Joiner,
+    stats: DriverStats,
+    /// Something is left to do that nobody will wake us for.
+    busy: bool,
+    postponed: u32,
+    stopping: bool,
+    receive_buf: Box<[u8]>,
+    frame_buf: Box<[u8]>,
+    train_buf: Vec<u8>,
+}
+
+/// Where packets from the TUN go to.
+struct Inbound<'a> {
+    endpoint: &'a mut Endpoint,
+    now: Time,
+}
+
+impl offload::Sink for Inbound<'_> {
+    fn take(&mut self) -> PacketBuf {
+        self.endpoint.buffer()
+    }
+
+    fn give(&mut self, packet: PacketBuf) {
+        self.endpoint.handle_packet(self.now, packet);
+    }
+}
+
+impl Running {
+    fn start(driver: Driver) -> io::Result<Self> {
+        let joiner = Joiner::new(driver.tun.udp_offload());
+        Ok(Running {
+            endpoint: driver.endpoint,
+            clock: driver.clock,
+            tun: driver.tun.start()?,
+            outlets: Vec::new(),
+            orders: driver.orders,
+            next_order: None,
+            events: driver.events,
+            timer: Timer::new(driver.clock)?,
+            joiner,
+            stats: DriverStats::default(),
+            busy: false,
+            postponed: 0,
+            stopping: false,
+            receive_buf: vec![0; RECEIVE_BATCH * RECEIVE_LEN].into_boxed_slice(),
+            frame_buf: vec![0; FRAME_MAX].into_boxed_slice(),
+            train_buf: Vec::with_capacity(RECEIVE_LEN),
+        })
+    }
+
+    /// One turn, as the module's first page tells it; false when the driver is to stop.
+    fn turn(&mut self) -> io::Result<bool> {
+        self.stats.turns += 1;
+        self.busy = false;
+        let now = self.clock.now();
+        let late = self.lateness(now);
+        if late.is_some_and(|late| late >= SLEPT) {
+            self.stats.slept += 1;
+            self.endpoint.handle_command(now, Command::Woke);
+        }
+        let drained = self.drain_sockets(late.is_some_and(|late| late >= LATE));
+        self.drain_tun(late.is_some())?;
+        self.follow_orders();
+        self.pass_time(drained);
+        self.send();
+        self.deliver();
+        self.tell();
+        Ok(!self.stopping)
+    }
+
+    /// Until something is to be done.
+    async fn wait(&mut self) -> io::Result<()> {
+        let due = self.endpoint.poll_timeout().map(|(at, _)| at);
+        let retry = self.outlets.iter().filter_map(Outlet::retry_at).min();
+        let wake = [due, retry].into_iter().flatten().min();
+        if self.busy || wake.is_some_and(|at| at <= self.clock.now()) {
+            // Lets the runtime look at the sockets, and other tasks have their turn.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        self.timer.set(wake.filter(|at| *at != Time::NEVER))?;
+        std::future::poll_fn(|cx| {
+            // All are asked, as only those that were asked will wake us.
+            let mut ready = self.tun.poll_readable(cx);
+            for outlet in &self.outlets {
+                ready |= outlet.socket.poll_readable(cx);
+                ready |= outlet.wants_room() && outlet.socket.poll_writable(cx);
+            }
+            ready |= self.timer.poll_elapsed(cx);
+            if let Poll::Ready(order) = self.orders.poll_recv(cx) {
+                // No handle is left: nobody could ever stop us.
+                self.next_order = Some(order.unwrap_or(Order::Stop));
+                ready = true;
+            }
+            if ready {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+        Ok(())
+    }
+
+    /// How long the core's timeout has been due; `None` when it is not.
+    fn lateness(&mut self, now: Time) -> Option<Duration> {
+        let (due, _) = self.endpoint.poll_timeout()?;
+        (due <= now).then(|| now.since(due))
+    }
+
+    /// Takes what arrived; false when a socket still held more at the end of its budget.
+    fn drain_sockets(&mut self, look_myself: bool) -> bool {
+        let mut drained = true;
+        for outlet in &self.outlets {
+            let mut left = RECEIVES_PER_TURN;
+            loop {
+                let mut meta = [RecvMeta::default(); RECEIVE_BATCH];
+                let mut rest = self.receive_buf.chunks_mut(RECEIVE_LEN);
+                let mut bufs: [IoSliceMut<'_>; RECEIVE_BATCH] = std::array::from_fn(|_| {
+                    IoSliceMut::new(rest.next().expect("the buffer holds a batch"))
+                });
+                let received = if look_myself {
+                    outlet.socket.recv_now(&mut bufs, &mut meta)
+                } else {
+                    outlet.socket.try_recv(&mut bufs, &mut meta)
+                };
+                let count = match received {
+                    Ok(count) => count,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        // What went wrong with an earlier datagram; the next call is not affected.
+                        tracing::debug!("receiving on socket {} failed: {error}", outlet.id.0);
+                        break;
+                    }
+                };
+                let now = self.clock.now();
+                for (meta, buf) in meta[..count]
+                    .iter()
+                    .zip(self.receive_buf.chunks(RECEIVE_LEN))
+                {
+                    let arrival = Arrival {
+                        socket: outlet.id,
+                        remote: meta.addr,
+                        local: meta.dst_ip,
+                    };
+                    for datagram in buf[..meta.len].chunks(meta.stride.max(1)) {
+                        self.endpoint.handle_datagram(now, arrival, datagram);
+                    }
+                }
+                left -= 1;
+                if left == 0 {
+                    drained = false;
+                    break;
+                }
+            }
+        }
+        self.busy |= !drained;
+        drained
+    }
+
+    /// Takes what applications want to send.
+    ///
+    /// Whenever the core is due, which happens at least some times a second, the device is asked
+    /// itself, as the runtime does not tell that it was deleted.
+    fn drain_tun(&mut self, look_myself: bool) -> io::Result<()> {
+        for number in 0..READS_PER_TURN {
+            let read = if look_myself && number == 0 {
+                self.tun.read_now(&mut self.frame_buf)
+            } else {
+                self.tun.try_read(&mut self.frame_buf)
+            };
+            let len = match read {
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    let what = format!("the TUN device is gone: {error}");
+                    return Err(io::Error::new(error.kind(), what));
+                }
+            };
+            let now = self.clock.now();
+            let mut inbound = Inbound {
+                endpoint: &mut self.endpoint,
+                now,
+            };
+            if let Err(error) = offload::split(&self.frame_buf[..len], &mut inbound) {
+                self.stats.tun_reads_refused += 1;
+                tracing::trace!("a frame of {len} bytes from the TUN is refused: {error:?}");
+            }
+        }
+        self.busy = true;
+        Ok(())
+    }
+
+    /// Does what was asked for from outside.
+    fn follow_orders(&mut self) {
+        for _ in 0..ORDERS_MAX {
+            let Some(order) = self
+                .next_order
+                .take()
+                .or_else(|| self.orders.try_recv().ok())
+            else {
+                return;
+            };
+            let now = self.clock.now();
+            match order {
+                Order::AddSocket(id, socket) => {
+                    self.outlets.retain(|outlet| outlet.id != id);
+                    match socket.start() {
+                        Ok(socket) => self.outlets.push(Outlet::new(id, socket)),
+                        Err(error) => tracing::error!("socket {} cannot be used: {error}", id.0),
+                    }
+                }
+                Order::RemoveSocket(id) => self.outlets.retain(|outlet| outlet.id != id),
+                Order::Command(command) => self.endpoint.handle_command(now, command),
+                // Whoever asked may have gone away meanwhile.
+                Order::Snapshot(answer) => drop(answer.send(self.endpoint.snapshot())),
+                Order::Stats(answer) => drop(answer.send(self.stats)),
+                Order::Stop => {
+                    self.endpoint.handle_command(now, Command::Close);
+                    self.stopping = true;
+                    return;
+                }
+            }
+        }
+        self.busy = true;
+    }
+
+    /// Tells the core that its time has come, if it has.
+    fn pass_time(&mut self, drained: bool) {
+        let now = self.clock.now();
+        let Some(late) = self.lateness(now) else {
+            return;
+        };
+        if !drained && self.postponed < POSTPONED_MAX {
+            self.postponed += 1;
+            return;
+        }
+        self.postponed = 0;
+        self.stats.timeouts += 1;
+        self.stats.timeouts_late += u64::from(late >= LATE);
+        let late_us = u64::try_from(late.as_micros()).unwrap_or(u64::MAX);
+        self.stats.late_us_max = self.stats.late_us_max.max(late_us);
+        self.endpoint.handle_timeout(now);
+    }
+
+    /// Sends what waited for room, then what the core has to send now.
+    fn send(&mut self) {
+        let now = self.clock.now();
+        for outlet in self.outlets.iter_mut().filter(|outlet| outlet.is_waiting()) {
+            let id = outlet.id;
+            outlet.resume(now, &mut self.stats, |refused| {
+                self.endpoint.handle_send_failed(now, id, refused.remote);
+            });
+        }
+        for _ in 0..TRAINS_PER_TURN {
+            let now = self.clock.now();
+            let Some(train) = self
+                .endpoint
+                .poll_transmit(now, &mut self.train_buf, TRAIN_SEGMENTS)
+            else {
+                return;
+            };
+            let Some(outlet) = self
+                .outlets
+                .iter_mut()
+                .find(|outlet| outlet.id == train.socket)
+            else {
+                self.stats.sends_without_socket += 1;
+                continue;
+            };
+            self.stats.trains += 1;
+            let datagrams = &self.train_buf[..train.len.min(self.train_buf.len())];
+            if !outlet.send(now, &train, datagrams, &mut self.stats) {
+                self.endpoint
+                    .handle_send_failed(now, train.socket, train.remote);
+            }
+        }
+        self.busy = true;
+    }
+
+    /// Gives applications their packets.
+    fn deliver(&mut self) {
+        let (tun, stats) = (&self.tun, &mut self.stats);
+        let mut write = |endpoint: &mut Endpoint, frame: offload::Frame<'_>| {
+            if let Err(error) = tun.write(&frame) {
+                stats.tun_writes_refused += 1;
+                tracing::trace!("the TUN did not take a packet: {error}");
+            }
+            for packet in frame.packets.drain(..) {
+                endpoint.recycle(packet);
+            }
+        };
+        let mut left = PACKETS_PER_TURN;
+        while left > 0 {
+            let Some(packet) = self.endpoint.poll_packet() else {
+                break;
+            };
+            self.joiner
+                .push(packet, |frame| write(&mut self.endpoint, frame));
+            left -= 1;
+        }
+        self.joiner.flush(|frame| write(&mut self.endpoint, frame));
+        self.busy |= left == 0;
+    }
+
+    /// Passes the core's news on.
+    fn tell(&mut self) {
+        while let Some(event) = self.endpoint.poll_event() {
+            // It only fails when nobody listens.
+            let _ = self.events.send(event);
+        }
+    }
+
+    /// Sends what is left, as far as it goes in a short time.
+    async fn say_goodbye(&mut self) {
+        let give_up = self.clock.now() + GOODBYE;
+        loop {
+            self.send();
+            self.tell();
+            let waiting = self.outlets.iter().any(Outlet::is_waiting);
+            if !(self.busy || waiting) || self.clock.now() >= give_up {
+                return;
+            }
+            self.busy = false;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests;

@@ -1,0 +1,373 @@
+//! Two drivers, two TUN devices, real sockets: a whole bond on one machine.
+//!
+//! Descriptors stay in the network namespace they were made in, whoever uses them.
+//! So the UDP sockets live in one namespace and meet over its loopback, and each
+//! TUN lives in one of its own with the applications that talk through it.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::thread::JoinHandle;
+
+use marline_proto::{ClientConfig, Mode, PeerConfig, Role, ServerConfig};
+
+use super::*;
+use crate::key;
+use crate::netlink::{Netlink, Route};
+use crate::netns::{NetnsHandle, TestNetns, root};
+use crate::tun::TunOptions;
+use crate::udp::Family;
+
+const CLIENT: &str = "10.77.0.1";
+const SERVER: &str = "10.77.0.2";
+const CLIENT_V6: &str = "fd00:77::1";
+const SERVER_V6: &str = "fd00:77::2";
+
+/// One end of the bond.
+struct End {
+    handle: Handle,
+    thread: JoinHandle<io::Result<()>>,
+    netlink: Netlink,
+    index: u32,
+    /// The namespace of its TUN and its applications.
+    inside: NetnsHandle,
+}
+
+impl End {
+    /// Makes a TUN with `ours` in a new namespace, a route to `theirs`, and runs `endpoint` there.
+    async fn start(endpoint: Endpoint, clock: Clock, ours: [&str; 2], theirs: [&str; 2]) -> Self {
+        let namespace = TestNetns::enter();
+        let options = TunOptions {
+            name: "mrl0".to_owned(),
+            mtu: 1360,
+            txqueuelen: 1000,
+        };
+        let tun = Tun::open(&options).await.expect("root may");
+        let netlink = Netlink::connect().expect("netlink");
+        let index = tun.index();
+        for (ours, theirs) in ours.into_iter().zip(theirs) {
+            let (ours, theirs): (IpAddr, IpAddr) = (
+                ours.parse().expect("an address"),
+                theirs.parse().expect("an address"),
+            );
+            let whole = if ours.is_ipv4() { 32 } else { 128 };
+            netlink
+                .add_address(index, ours, whole)
+                .await
+                .expect("added");
+            netlink
+                .add_route(&Route::to(theirs, whole, index))
+                .await
+                .expect("added");
+        }
+        let (driver, handle) = Driver::new(endpoint, tun, clock);
+        let thread = driver.spawn().expect("a thread");
+        End {
+            handle,
+            thread,
+            netlink,
+            index,
+            inside: namespace.handle(),
+        }
+    }
+
+    async fn stop(self) {
+        self.handle.stop().await;
+        assert!(
+            self.handle.snapshot().await.is_none(),
+            "nobody answers any more"
+        );
+        self.thread
+            .join()
+            .expect("no panic")
+            .expect("stopped in peace");
+    }
+}
+
+/// A client with two uplinks, one of each IP version, and a server.
+struct Bond {
+    client: End,
+    server: End,
+    news: broadcast::Receiver<Event>,
+    _outside: TestNetns,
+}
+
+impl Bond {
+    async fn up() -> Self {
+        let outside = TestNetns::enter();
+        let netlink = Netlink::connect().expect("netlink");
+        let lo = netlink
+            .link("lo")
+            .await
+            .expect("listed")
+            .expect("there")
+            .index;
+        netlink.set_link_up(lo, true).await.expect("set up");
+        let listening = ["127.0.0.1:0", "[::1]:0"].map(|address| {
+            UplinkSocket::listen(address.parse().expect("an address")).expect("bound")
+        });
+        let remotes = listening
+            .each_ref()
+            .map(|socket| socket.local_addr().expect("bound"));
+        let uplinks = [Family::V4, Family::V6]
+            .map(|family| UplinkSocket::bound_to_device("lo", family, Some(1)).expect("root may"));
+
+        let clock = Clock::start();
+        let secrets = [(); 2].map(|()| key::generate().expect("randomness"));
+        let [client_secret, server_secret] = secrets;
+        let mtu = 1360;
+        let server = Endpoint::server(
+            ServerConfig {
+                secret: server_secret,
+                mtu,
+            },
+            key::fresh_seed().expect("randomness"),
+            clock.now(),
+        );
+        let client = Endpoint::client(
+            ClientConfig {
+                secret: client_secret,
+                server: key::public_of(&server_secret),
+                mode: Mode::Aggregate,
+                mtu,
+            },
+            key::fresh_seed().expect("randomness"),
+            clock.now(),
+        );
+        let server = End::start(server, clock, [SERVER, SERVER_V6], [CLIENT, CLIENT_V6]).await;
+        let client = End::start(client, clock, [CLIENT, CLIENT_V6], [SERVER, SERVER_V6]).await;
+        let peer = PeerConfig {
+            public: key::public_of(&client_secret),
+            name: "laptop".to_owned(),
+            v4: CLIENT.parse().ok(),
+            v6: CLIENT_V6.parse().ok(),
+        };
+        server.handle.command(Command::AddPeer(peer)).await;
+        for (number, socket) in listening.into_iter().enumerate() {
+            server
+                .handle
+                .add_socket(SocketId(number as u16), socket)
+                .await;
+        }
+        let news = client.handle.events();
+        let mut bond = Bond {
+            client,
+            server,
+            news,
+            _outside: outside,
+        };
+        for (number, (socket, remote)) in uplinks.into_iter().zip(remotes).enumerate() {
+            bond.add_uplink(number as u16, socket, remote).await;
+        }
+        bond.wait_for("both paths", 2, |event| {
+            matches!(event, Event::PathUp { .. })
+        })
+        .await;
+        bond
+    }
+
+    async fn add_uplink(&self, number: u16, socket: UplinkSocket, remote: SocketAddr) {
+        let handle = &self.client.handle;
+        handle.add_socket(SocketId(number), socket).await;
+        handle
+            .command(Command::AddUplink {
+                socket: SocketId(number),
+                name: format!("uplink{number}"),
+                remote,
+                mtu: 1500,
+                role: Role::Always,
+            })
+            .await;
+    }
+
+    /// Waits until `count` events that `wanted` likes have come.
+    async fn wait_for(&mut self, what: &str, count: usize, wanted: impl Fn(&Event) -> bool) {
+        let news = &mut self.news;
+        let waiting = async {
+            let mut seen = 0;
+            while seen < count {
+                seen += usize::from(wanted(&news.recv().await.expect("the client runs")));
+            }
+        };
+        // A bound for a broken build, not a part of the promise.
+        tokio::time::timeout(Duration::from_secs(20), waiting)
+            .await
+            .expect(what);
+    }
+
+    /// Sends `payload` from one end's applications to the other's over TCP.
+    fn transfer(&self, up: bool, address: &str, payload: Vec<u8>) -> JoinHandle<()> {
+        let (from, to) = match up {
+            true => (self.client.inside.clone(), self.server.inside.clone()),
+            false => (self.server.inside.clone(), self.client.inside.clone()),
+        };
+        let address = SocketAddr::new(address.parse().expect("an address"), 0);
+        std::thread::spawn(move || {
+            to.join();
+            let listener = TcpListener::bind(address).expect("bound");
+            let address = listener.local_addr().expect("bound");
+            let sent = payload.clone();
+            let sender = std::thread::spawn(move || {
+                from.join();
+                let mut stream = TcpStream::connect(address).expect("connected");
+                stream.write_all(&sent).expect("sent");
+            });
+            let mut got = Vec::new();
+            listener
+                .accept()
+                .expect("accepted")
+                .0
+                .read_to_end(&mut got)
+                .expect("received");
+            sender.join().expect("no panic");
+            assert!(got == payload, "every byte arrived, in order");
+        })
+    }
+
+    async fn stop(self) {
+        self.client.stop().await;
+        self.server.stop().await;
+    }
+}
+
+fn payload(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|number| (number.wrapping_mul(31) >> 3) as u8)
+        .collect()
+}
+
+/// Waits for threads without holding up the runtime.
+async fn done(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        let joined = tokio::time::timeout(Duration::from_secs(60), joined).await;
+        joined
+            .expect("in time")
+            .expect("the runtime lives")
+            .expect("the transfer is whole");
+    }
+}
+
+#[tokio::test]
+async fn tcp_passes_whole_in_both_directions_and_both_ip_versions() {
+    if !root("a whole bond") {
+        return;
+    }
+    let bond = Bond::up().await;
+    done(vec![
+        bond.transfer(true, SERVER, payload(3_000_000)),
+        bond.transfer(false, CLIENT, payload(3_000_000)),
+        bond.transfer(true, SERVER_V6, payload(1_000_000)),
+        bond.transfer(false, CLIENT_V6, payload(1_000_000)),
+    ])
+    .await;
+    let snapshot = bond.client.handle.snapshot().await.expect("it runs");
+    assert_eq!(snapshot.bonds.len(), 1);
+    let stats = bond.client.handle.stats().await.expect("it runs");
+    assert!(stats.trains > 0 && stats.timeouts > 0, "{stats:?}");
+    assert_eq!(
+        (stats.sends_dropped, stats.tun_reads_refused),
+        (0, 0),
+        "{stats:?}"
+    );
+    bond.stop().await;
+}
+
+#[tokio::test]
+async fn a_socket_that_is_taken_away_under_load_costs_no_byte() {
+    if !root("a whole bond") {
+        return;
+    }
+    let mut bond = Bond::up().await;
+    let transfers = vec![
+        bond.transfer(true, SERVER, payload(4_000_000)),
+        bond.transfer(false, CLIENT, payload(4_000_000)),
+    ];
+    let handle = bond.client.handle.clone();
+    handle
+        .command(Command::RemoveUplink {
+            socket: SocketId(0),
+        })
+        .await;
+    handle.remove_socket(SocketId(0)).await;
+    bond.wait_for("the path's end", 1, |event| {
+        matches!(event, Event::PathDown { .. })
+    })
+    .await;
+    done(transfers).await;
+    bond.stop().await;
+}
+
+#[tokio::test]
+async fn a_tun_that_is_down_for_a_while_ends_nothing() {
+    if !root("a whole bond") {
+        return;
+    }
+    let bond = Bond::up().await;
+    let (netlink, index) = (&bond.server.netlink, bond.server.index);
+    netlink.set_link_up(index, false).await.expect("set down");
+    // One packet towards the TUN that is down: the write is refused and counted.
+    let inside = bond.client.inside.clone();
+    let knocking = std::thread::spawn(move || {
+        inside.join();
+        let socket = std::net::UdpSocket::bind((CLIENT, 0)).expect("bound");
+        socket.send_to(b"knock", (SERVER, 9)).expect("sent");
+    });
+    done(vec![knocking]).await;
+    let mut refused = 0;
+    while refused == 0 {
+        refused = bond
+            .server
+            .handle
+            .stats()
+            .await
+            .expect("it runs")
+            .tun_writes_refused;
+        tokio::task::yield_now().await;
+    }
+    netlink.set_link_up(index, true).await.expect("set up");
+    let client: IpAddr = CLIENT.parse().expect("an address");
+    netlink
+        .add_route(&Route::to(client, 32, index))
+        .await
+        .expect("the kernel had removed it");
+    done(vec![bond.transfer(true, SERVER, payload(100_000))]).await;
+    bond.stop().await;
+}
+
+#[tokio::test]
+async fn a_driver_whose_last_handle_is_dropped_stops() {
+    if !root("a whole bond") {
+        return;
+    }
+    let bond = Bond::up().await;
+    let Bond { client, server, .. } = bond;
+    drop(client.handle);
+    let ended = tokio::task::spawn_blocking(move || client.thread.join());
+    ended
+        .await
+        .expect("joined")
+        .expect("no panic")
+        .expect("without handles it stops in peace");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_tun_that_is_deleted_ends_the_driver_with_an_error() {
+    if !root("a whole bond") {
+        return;
+    }
+    let Bond { client, server, .. } = Bond::up().await;
+    client
+        .netlink
+        .delete_link(client.index)
+        .await
+        .expect("deleted");
+    let ended = tokio::task::spawn_blocking(move || client.thread.join());
+    let error = ended
+        .await
+        .expect("joined")
+        .expect("no panic")
+        .expect_err("it cannot go on");
+    assert!(error.to_string().contains("TUN device is gone"), "{error}");
+    server.stop().await;
+}

@@ -1,0 +1,385 @@
+//! The TUN device on Linux.
+// An ioctl that the tun crate leaves to its user, and handing its descriptor on.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::TunOptions;
+use super::offload::{Frame, RUN_MAX};
+use crate::failure::{Class, Failure};
+use crate::netlink::Netlink;
+
+/// An open TUN device. It disappears when this is dropped.
+#[derive(Debug)]
+pub struct Tun {
+    file: File,
+    name: String,
+    index: u32,
+    udp_offload: bool,
+}
+
+impl Tun {
+    /// Creates the device, up and without addresses. Must be called within a tokio runtime.
+    pub async fn open(options: &TunOptions) -> Result<Self, Failure> {
+        let (file, name) = create(&options.name)?;
+        let udp_offload = set_offloads(file.as_raw_fd()).map_err(|error| {
+            Failure::io(format!("cannot set up offloading on {name}"), &error)
+                .in_class(Class::Facility)
+        })?;
+        let netlink = Netlink::connect()?;
+        let link = netlink.link(&name).await?.ok_or_else(|| {
+            Failure::new(
+                Class::Conflict,
+                format!("the interface {name} vanished again"),
+            )
+        })?;
+        let index = link.index;
+        netlink.set_link_mtu(index, u32::from(options.mtu)).await?;
+        netlink
+            .set_link_txqueuelen(index, options.txqueuelen)
+            .await?;
+        netlink.set_link_up(index, true).await?;
+        Ok(Tun {
+            file,
+            name,
+            index,
+            udp_offload,
+        })
+    }
+
+    /// The interface's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Whether the kernel takes joined UDP packets, and hands them over.
+    pub fn udp_offload(&self) -> bool {
+        self.udp_offload
+    }
+
+    /// Ties the device to the calling thread's runtime.
+    pub(crate) fn start(self) -> io::Result<ActiveTun> {
+        // SAFETY: the file owns its descriptor, which stays the same until it is dropped.
+        let file = unsafe { AsyncFd::register_with_interest(self.file, Interest::READABLE) }?;
+        Ok(ActiveTun { file })
+    }
+}
+
+/// A TUN device that a runtime waits for.
+#[derive(Debug)]
+pub(crate) struct ActiveTun {
+    file: AsyncFd<File>,
+}
+
+impl ActiveTun {
+    /// Whether there may be something to read.
+    pub(crate) fn poll_readable(&self, cx: &mut std::task::Context<'_>) -> bool {
+        // An error here means that the runtime ends, and reading will tell.
+        self.file.poll_read_ready(cx).is_ready()
+    }
+
+    /// Reads one frame that the runtime has seen to be there; `WouldBlock` when there is none.
+    pub(crate) fn try_read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.file
+            .try_io(Interest::READABLE, |file| read_frame(file, buf))
+    }
+
+    /// Reads one frame, whether or not the runtime has seen it yet. Only this notices that the
+    /// device was deleted: the kernel reports that as an error, not as something to read.
+    pub(crate) fn read_now(&self, buf: &mut [u8]) -> io::Result<usize> {
+        read_frame(self.file.get_ref(), buf)
+    }
+
+    /// Writes one frame.
+    pub(crate) fn write(&self, frame: &Frame<'_>) -> io::Result<()> {
+        let mut slices = [IoSlice::new(&[]); RUN_MAX + 1];
+        slices[0] = IoSlice::new(&frame.header);
+        let mut skip = 0;
+        for (slice, packet) in slices[1..].iter_mut().zip(frame.packets.iter()) {
+            *slice = IoSlice::new(&packet.bytes()[skip..]);
+            skip = frame.skip;
+        }
+        self.file
+            .get_ref()
+            .write_vectored(&slices[..=frame.packets.len()])
+            .map(|_| ())
+    }
+}
+
+fn read_frame(mut file: &File, buf: &mut [u8]) -> io::Result<usize> {
+    match file.read(buf) {
+        // Not usable for the moment; the kernel wakes us when it is again.
+        Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        read => read,
+    }
+}
+
+/// Opens a TUN device called `name` (or the first free name of its pattern).
+fn create(name: &str) -> Result<(File, String), Failure> {
+    if name.is_empty() || name.len() > 15 || name.contains(|c: char| c == '/' || c.is_whitespace())
+    {
+        return Err(
+            Failure::usage(format!("\"{name}\" cannot be the name of an interface"))
+                .with_advice("use 1 to 15 characters without blanks and slashes"),
+        );
+    }
+    let mut wanted = tun::Configuration::default();
+    wanted.tun_name(name).platform_config(|platform| {
+        // MTU and state are set through netlink, where a refusal is told in a sentence.
+        platform.ensure_root_privileges(false).vnet_hdr(true);
+    });
+    let device = tun::create(&wanted).map_err(|error| why_not(name, error))?;
+    device
+        .set_nonblock()
+        .map_err(|error| why_not(name, error.into()))?;
+    let name = tun::AbstractDevice::tun_name(&device).map_err(|error| why_not(name, error))?;
+    // The crate's own reading and writing moves one packet per call: only its descriptor is used.
+    // SAFETY: the device is alive until the end of this function, and so is its descriptor.
+    let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
+    let fd = fd
+        .try_clone_to_owned()
+        .map_err(|error| why_not(&name, error.into()))?;
+    Ok((File::from(fd), name))
+}
+
+fn why_not(name: &str, error: tun::Error) -> Failure {
+    let error = io::Error::from(error);
+    // The crate wraps what the system said; its number is what counts.
+    let number = error.raw_os_error().or_else(|| {
+        let inner = error.get_ref()?.downcast_ref::<tun::Error>()?;
+        match inner {
+            tun::Error::Io(error) => error.raw_os_error(),
+            _ => None,
+        }
+    });
+    let error = number.map_or(error, io::Error::from_raw_os_error);
+    match number {
+        Some(libc::EPERM | libc::EACCES) => Failure::new(
+            Class::Privilege,
+            format!("not permitted to create the interface {name}"),
+        )
+        .with_advice("run it as root or give it CAP_NET_ADMIN"),
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => Failure::new(
+            Class::Facility,
+            "there is no usable /dev/net/tun on this system",
+        )
+        .with_advice("load the kernel module \"tun\", or let the container have the device"),
+        Some(libc::EBUSY | libc::EEXIST | libc::EINVAL) => Failure::new(
+            Class::Conflict,
+            format!("an interface called {name} is there already and in use"),
+        )
+        .with_advice("stop what uses it or choose another name"),
+        _ => Failure::io(format!("cannot create the interface {name}"), &error),
+    }
+}
+
+/// Switches on as much offloading as the kernel has; answers whether joined UDP is among it.
+fn set_offloads(tun: RawFd) -> io::Result<bool> {
+    /// `TUNSETOFFLOAD` and `TUN_F_*` of linux/if_tun.h.
+    const SET_OFFLOAD: libc::Ioctl = 0x4004_54d0u32 as libc::Ioctl;
+    const CHECKSUM: libc::c_ulong = 0x01;
+    const TCP: libc::c_ulong = CHECKSUM | 0x02 | 0x04 | 0x08; // IPv4, IPv6, with ECN
+    const UDP: libc::c_ulong = 0x20 | 0x40; // IPv4, IPv6; since Linux 6.2
+    let set = |offloads: libc::c_ulong| {
+        // SAFETY: the request takes its argument by value and touches no memory of ours.
+        match unsafe { libc::ioctl(tun, SET_OFFLOAD, offloads) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    if set(TCP | UDP).is_ok() {
+        return Ok(true);
+    }
+    match set(TCP) {
+        Ok(()) => Ok(false),
+        // Without any, the kernel hands over finished packets, which is slow but right.
+        Err(_) => set(0).map(|()| false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netns::{TestNetns, root};
+    use crate::tun::offload::tests::Collected;
+    use crate::tun::offload::{FRAME_MAX, Joiner, split};
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    fn options() -> TunOptions {
+        TunOptions {
+            name: "mrl%d".to_owned(),
+            mtu: 1400,
+            txqueuelen: 1000,
+        }
+    }
+
+    /// Two TUN devices joined by a user-space wire, each the other's way to 10.77.x.1: what a
+    /// socket sends out of one comes in through the other with addresses swapped.
+    #[tokio::test]
+    async fn real_sockets_talk_through_splitting_and_joining() {
+        if !root("a TUN device") {
+            return;
+        }
+        let namespace = TestNetns::enter();
+        let tun = Tun::open(&options()).await.expect("root may");
+        assert_eq!((tun.name(), tun.index() > 0), ("mrl0", true));
+        let netlink = Netlink::connect().expect("netlink");
+        let link = netlink
+            .link("mrl0")
+            .await
+            .expect("listed")
+            .expect("it is there");
+        assert_eq!((link.up, link.mtu), (true, 1400));
+        for address in ["10.77.0.1", "fd00:77::1"] {
+            let address: std::net::IpAddr = address.parse().expect("an address");
+            let prefix = if address.is_ipv4() { 24 } else { 64 };
+            netlink
+                .add_address(tun.index(), address, prefix)
+                .await
+                .expect("added");
+        }
+        let udp_offload = tun.udp_offload();
+        let tun = tun.start().expect("the runtime takes it");
+
+        // Sockets of this namespace; the wire turns x.2 into x.1 and back, so that the namespace
+        // talks to itself through the device.
+        let listeners = [
+            TcpListener::bind("10.77.0.1:7000"),
+            TcpListener::bind("[fd00:77::1]:7000"),
+        ]
+        .map(|listener| listener.expect("bound"));
+        let datagrams = UdpSocket::bind("10.77.0.1:7001").expect("bound");
+        let sender = UdpSocket::bind("10.77.0.1:7002").expect("bound");
+        let payload: Vec<u8> = (0..3_000_000u32)
+            .map(|number| ((number * 7) >> 3) as u8)
+            .collect();
+
+        let threads: Vec<_> = listeners
+            .into_iter()
+            .zip(["10.77.0.2:7000", "[fd00:77::2]:7000"])
+            .map(|(listener, address)| {
+                let sent = payload.clone();
+                let writer = std::thread::spawn({
+                    let namespace = namespace.handle();
+                    move || {
+                        namespace.join();
+                        let mut stream = TcpStream::connect(address).expect("connected");
+                        stream.write_all(&sent).expect("sent");
+                    }
+                });
+                let reader = std::thread::spawn(move || {
+                    let (mut stream, _) = listener.accept().expect("accepted");
+                    let mut got = Vec::new();
+                    stream.read_to_end(&mut got).expect("received");
+                    got
+                });
+                (writer, reader)
+            })
+            .collect();
+        for number in 0..40u8 {
+            sender
+                .send_to(&[number; 1000], "10.77.0.2:7001")
+                .expect("sent");
+        }
+
+        let (mut supers, mut joined) = (0, 0);
+        let mut frame = vec![0; FRAME_MAX];
+        let mut joiner = Joiner::new(udp_offload);
+        while threads.iter().any(|(_, reader)| !reader.is_finished()) {
+            let ready = std::future::poll_fn(|cx| match tun.poll_readable(cx) {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            });
+            // The timeout only lets the loop see that the readers are done.
+            let _ = tokio::time::timeout(std::time::Duration::from_millis(20), ready).await;
+            while let Ok(len) = tun.try_read(&mut frame) {
+                let mut packets = Collected(Vec::new());
+                split(&frame[..len], &mut packets).expect("sound");
+                let Collected(packets) = packets;
+                supers += usize::from(packets.len() > 1);
+                for mut packet in packets {
+                    assert!(packet.len() <= 1400, "no packet exceeds the MTU");
+                    swap_ends(packet.bytes_mut());
+                    joiner.push(packet, |frame| {
+                        joined += usize::from(frame.packets.len() > 1);
+                        tun.write(&frame).expect("written");
+                    });
+                }
+                joiner.flush(|frame| {
+                    joined += usize::from(frame.packets.len() > 1);
+                    tun.write(&frame).expect("written");
+                });
+            }
+        }
+        for (writer, reader) in threads {
+            writer.join().expect("no panic");
+            assert!(
+                reader.join().expect("no panic") == payload,
+                "every byte arrived"
+            );
+        }
+        assert!(
+            supers > 0 && joined > 0,
+            "offloading was used: {supers} {joined}"
+        );
+        let mut buf = [0; 2000];
+        for number in 0..40u8 {
+            let (len, from) = datagrams.recv_from(&mut buf).expect("received");
+            assert_eq!(
+                (len, buf[0], from.to_string().as_str()),
+                (1000, number, "10.77.0.2:7002")
+            );
+        }
+    }
+
+    /// Exchanges the two ends: x.1 to x.2 becomes x.2 to x.1. Sums do not change by that.
+    fn swap_ends(packet: &mut [u8]) {
+        if packet[0] >> 4 == 4 {
+            let (from, to) = packet[12..20].split_at_mut(4);
+            from.swap_with_slice(to);
+        } else {
+            let (from, to) = packet[8..40].split_at_mut(16);
+            from.swap_with_slice(to);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_cannot_be_is_refused_with_a_sentence() {
+        for name in ["", "much-too-long-for-linux", "a b", "a/b"] {
+            let failure = Tun::open(&TunOptions {
+                name: name.to_owned(),
+                ..options()
+            })
+            .await
+            .expect_err("not a name");
+            assert_eq!(failure.exit_code(), 2, "{failure}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_is_taken_is_a_conflict() {
+        if !root("a TUN device") {
+            return;
+        }
+        let _namespace = TestNetns::enter();
+        let first = Tun::open(&options()).await.expect("root may");
+        let again = TunOptions {
+            name: first.name().to_owned(),
+            ..options()
+        };
+        let failure = Tun::open(&again).await.expect_err("it is taken");
+        assert_eq!(failure.exit_code(), 6, "{failure}");
+    }
+}

@@ -1,0 +1,33 @@
+//! Marline's simulator: whole bonds in virtual time.
+//!
+//! A seed or a file makes a plan ([`generate`], [`event`]); [`world`] plays it
+//! with a client, a server, and per uplink a NAT box ([`nat`]) and two links;
+//! [`workload`] is the traffic, both ends of it, over the TCP of [`tcp`];
+//! [`check`] knows what must always hold, [`report`] what came of it, and
+//! [`native`] what the same traffic gets without any tunnel.
+//!
+//! [`link`] stands alone (without the feature `world`), so that the lab can drive
+//! the same model in real time.
+
+#[cfg(feature = "world")]
+pub mod check;
+#[cfg(feature = "world")]
+pub mod event;
+#[cfg(feature = "world")]
+pub mod generate;
+pub mod link;
+#[cfg(feature = "world")]
+pub mod nat;
+#[cfg(feature = "world")]
+pub mod native;
+#[cfg(feature = "world")]
+pub mod packet;
+#[cfg(feature = "world")]
+pub mod report;
+pub mod rng;
+#[cfg(feature = "world")]
+pub mod tcp;
+#[cfg(feature = "world")]
+pub mod workload;
+#[cfg(feature = "world")]
+pub mod world;

@@ -1,0 +1,202 @@
+//! `marline-sim`: plays plans and seeds, and says what came of them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use clap::Parser;
+use marline_sim::check::Violation;
+use marline_sim::event::Plan;
+use marline_sim::generate;
+use marline_sim::packet::Side;
+use marline_sim::report::{self, Report};
+use marline_sim::world::World;
+
+/// Plays whole bonds in virtual time.
+///
+/// Without a plan, each seed makes one of its own: random links, traffic and
+/// trouble. The exit code is 1 if anything happened that must not.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Seed of the run.
+    #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
+    seed: u64,
+    /// Seeds of many runs, the last not included.
+    #[arg(long, value_name = "A..B", value_parser = seed_range)]
+    seeds: Option<(u64, u64)>,
+    /// A plan in TOML; see tests/sim/plans.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Print one JSON object per run.
+    #[arg(long)]
+    json: bool,
+    /// Print the plan that a seed makes, and do not play it.
+    #[arg(long)]
+    show_plan: bool,
+    /// Play each run twice and compare.
+    #[arg(long)]
+    twice: bool,
+    /// Print what the endpoints reported, with the moment.
+    #[arg(long)]
+    news: bool,
+    /// Print what both ends know of their paths, every so many milliseconds.
+    #[arg(long, value_name = "MS")]
+    paths: Option<u64>,
+}
+
+fn seed_range(text: &str) -> Result<(u64, u64), String> {
+    let bounds = text
+        .split_once("..")
+        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match bounds {
+        Some((first, end)) if first < end => Ok((first, end)),
+        _ => Err("give two numbers, the first below the second, such as 1..100".to_owned()),
+    }
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    match play(&options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(complaint) => {
+            eprintln!("marline-sim: {complaint}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Whether all went well.
+fn play(options: &Options) -> Result<bool, String> {
+    let plan = options.plan.as_deref().map(read_plan).transpose()?;
+    let (first, end) = options.seeds.unwrap_or((options.seed, options.seed + 1));
+    let commit = commit();
+    let mut failed = Vec::new();
+    for seed in first..end {
+        let plan = plan.clone().unwrap_or_else(|| generate::from_seed(seed));
+        if options.show_plan {
+            println!(
+                "{}",
+                toml::to_string(&plan).map_err(|error| error.to_string())?
+            );
+            continue;
+        }
+        let mut report = run(options, &plan, seed, &commit);
+        if options.twice {
+            let again = report::run(&plan, seed, &commit).fingerprint;
+            if again != report.fingerprint {
+                let what = format!("the second run differs: {again}");
+                report.violations.push(Violation {
+                    at: plan.duration(),
+                    what,
+                });
+            }
+        }
+        if !report.violations.is_empty() {
+            failed.push(seed);
+        }
+        print(options, &report)?;
+    }
+    if options.seeds.is_some() && !options.show_plan && !options.json {
+        println!("{} runs, {} failed: {failed:?}", end - first, failed.len());
+    }
+    Ok(failed.is_empty())
+}
+
+fn run(options: &Options, plan: &Plan, seed: u64, commit: &str) -> Report {
+    let mut world = World::new(plan, seed);
+    if let Some(every) = options.paths.filter(|every| *every > 0) {
+        for at in (0..plan.duration()).step_by(every as usize * 1_000_000) {
+            world.run_until(at);
+            print_paths(&world);
+        }
+    }
+    world.run_until(plan.duration());
+    if options.news {
+        for (at, side, news) in world.news() {
+            println!("{:>10.3} ms {side:?}: {news:?}", *at as f64 / 1e6);
+        }
+    }
+    let mut report = report::of_world(plan, seed, commit, &world);
+    if options.plan.is_some() {
+        report::compare_with_native(&mut report, plan, seed);
+    }
+    report
+}
+
+fn print_paths(world: &World) {
+    for side in [Side::Client, Side::Server] {
+        for bond in world.snapshot(side).bonds {
+            for path in bond.paths {
+                println!(
+                    "{:>8.0} ms {side:?} path {} {:?} {}: capacity {:.1} Mbit/s, rtt {:.1} (min {:.1}) ms, \
+                     queue {:.1} ms, in flight {} kB, loss {:.3}, lost {} ({} spurious); waiting {} kB",
+                    world.now() as f64 / 1e6,
+                    path.id,
+                    path.state,
+                    path.control,
+                    path.capacity_bit_s as f64 / 1e6,
+                    path.rtt_ms,
+                    path.rtt_min_ms,
+                    path.queue_ms,
+                    path.inflight_bytes / 1000,
+                    path.loss,
+                    path.lost,
+                    path.lost_spurious,
+                    bond.queue_bytes / 1000
+                );
+            }
+        }
+    }
+}
+
+/// Many good runs in one line each, anything else in full.
+fn print(options: &Options, report: &Report) -> Result<(), String> {
+    if options.json {
+        println!(
+            "{}",
+            serde_json::to_string(report).map_err(|error| error.to_string())?
+        );
+    } else if options.seeds.is_some() && report.violations.is_empty() {
+        println!(
+            "{}: run {}, late {}, skipped {}",
+            report.plan, report.fingerprint, report.faults.out_of_order, report.skipped
+        );
+    } else {
+        print!("{}", report.text());
+    }
+    Ok(())
+}
+
+fn read_plan(path: &Path) -> Result<Plan, String> {
+    let name = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{name}: the plan cannot be read: {error}"))?;
+    let mut plan: Plan = toml::from_str(&text).map_err(|error| format!("{name}: {error}"))?;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    for uplink in &mut plan.uplink {
+        for link in [&mut uplink.up, &mut uplink.down] {
+            if let Some(trace) = &mut link.trace {
+                trace.load(folder)?;
+            }
+        }
+    }
+    plan.check()
+        .map_err(|complaint| format!("{name}: {complaint}"))?;
+    Ok(plan)
+}
+
+/// The commit of the working tree, marked when there are changes in it.
+fn commit() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let described = Command::new("git")
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(folder)
+        .output();
+    match described {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        _ => "unknown".to_owned(),
+    }
+}

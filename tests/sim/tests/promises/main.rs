@@ -1,0 +1,11 @@
+//! What users are promised, played in virtual time: one module per promise.
+
+mod harness;
+mod hostile_datagrams;
+mod nat_rebinds;
+mod process_restarts;
+mod seeds;
+mod slow_uplink_never_hurts;
+mod two_uplinks_add_up;
+mod uplink_dies_mid_call;
+mod uplink_flaps;

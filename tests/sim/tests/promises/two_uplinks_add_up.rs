@@ -1,0 +1,56 @@
+//! One flow gets the sum of the uplinks, whichever way and whatever its algorithm.
+
+use marline_sim::event::{Plan, UplinkSpec};
+use marline_sim::link::LinkParams;
+use marline_sim::tcp::Algorithm;
+use marline_sim::workload::Direction;
+
+use crate::harness::{bulk, fast_and_slow, play_beside_native, share};
+
+fn adds_up(direction: Direction, cc: Algorithm) {
+    let plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new(
+            "two uplinks",
+            12.0,
+            fast_and_slow(),
+            vec![bulk(direction, cc)],
+        )
+    };
+    let report = play_beside_native(&plan);
+    let share = share(&report.flows[0]);
+    assert!(share >= 0.85, "{share:.3}\n{}", report.text());
+}
+
+#[test]
+fn one_download_gets_the_sum_with_cubic() {
+    adds_up(Direction::Down, Algorithm::Cubic);
+}
+
+#[test]
+fn one_download_gets_the_sum_with_bbr() {
+    adds_up(Direction::Down, Algorithm::Bbr);
+}
+
+#[test]
+fn one_upload_gets_the_sum_with_cubic() {
+    adds_up(Direction::Up, Algorithm::Cubic);
+}
+
+#[test]
+fn one_upload_gets_the_sum_with_bbr() {
+    adds_up(Direction::Up, Algorithm::Bbr);
+}
+
+#[test]
+fn one_uplink_alone_costs_only_the_tunnels_bytes() {
+    let uplinks = vec![UplinkSpec::new("only", LinkParams::new(20.0, 20.0))];
+    let flows = vec![bulk(Direction::Down, Algorithm::Cubic)];
+    let plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new("one uplink", 12.0, uplinks, flows)
+    };
+    let report = play_beside_native(&plan);
+    let share = share(&report.flows[0]);
+    assert!(share >= 0.88, "{share:.3}\n{}", report.text());
+}

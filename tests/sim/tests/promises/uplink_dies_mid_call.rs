@@ -1,0 +1,70 @@
+//! An uplink that dies in silence interrupts neither a call nor a download.
+
+use marline_sim::event::{Event, Plan, Way};
+use marline_sim::tcp::Algorithm;
+use marline_sim::workload::Direction;
+
+use crate::harness::{blackhole, bulk, call, fast_and_slow, play};
+
+fn dies(uplink: &str, way: Way) {
+    let flows = vec![call(9.0), bulk(Direction::Down, Algorithm::Cubic)];
+    let plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new("death", 10.0, fast_and_slow(), flows)
+    }
+    .with(4.0, blackhole(uplink, way, true))
+    .with(7.0, blackhole(uplink, way, false));
+    let report = play(&plan);
+    let (call, download) = (&report.flows[0], &report.flows[1]);
+    assert!(call.missing <= 5, "{}", report.text());
+    assert!(download.gap_ms_max <= 500.0, "{}", report.text());
+}
+
+#[test]
+fn the_faster_uplink_may_die() {
+    dies("fast", Way::Both);
+}
+
+#[test]
+fn the_slower_uplink_may_die() {
+    dies("slow", Way::Both);
+}
+
+#[test]
+fn one_direction_may_die() {
+    dies("fast", Way::Down);
+    dies("fast", Way::Up);
+}
+
+#[test]
+fn a_call_alone_survives_as_well() {
+    let plan = Plan::new("death", 10.0, fast_and_slow(), vec![call(9.0)])
+        .with(4.0, blackhole("fast", Way::Both, true))
+        .with(7.0, blackhole("fast", Way::Both, false));
+    let report = play(&plan);
+    assert!(report.flows[0].missing <= 5, "{}", report.text());
+}
+
+#[test]
+fn an_uplink_whose_interface_goes_is_not_missed() {
+    let flows = vec![call(9.0), bulk(Direction::Up, Algorithm::Cubic)];
+    let plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new("removal", 10.0, fast_and_slow(), flows)
+    }
+    .with(
+        4.0,
+        Event::Remove {
+            uplink: "fast".to_owned(),
+        },
+    )
+    .with(
+        6.0,
+        Event::Add {
+            uplink: "fast".to_owned(),
+        },
+    );
+    let report = play(&plan);
+    assert!(report.flows[0].missing <= 5, "{}", report.text());
+    assert!(report.flows[1].gap_ms_max <= 500.0, "{}", report.text());
+}

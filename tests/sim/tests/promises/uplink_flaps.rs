@@ -1,0 +1,89 @@
+//! An uplink that comes and goes leaves the others alone, and is used again.
+
+use marline_sim::event::{Event, Plan, Way};
+use marline_sim::packet::Side;
+use marline_sim::tcp::Algorithm;
+use marline_sim::workload::Direction;
+use marline_sim::world::World;
+
+use crate::harness::{blackhole, bulk, fast_and_slow, play};
+
+const S: u64 = 1_000_000_000;
+
+#[test]
+fn a_flapping_uplink_costs_no_more_than_itself() {
+    let flows = vec![bulk(Direction::Down, Algorithm::Cubic)];
+    let mut plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new("flaps", 15.0, fast_and_slow(), flows)
+    };
+    for flap in 0..4 {
+        let at_s = 2.0 + 3.0 * f64::from(flap);
+        plan = plan
+            .with(at_s, blackhole("slow", Way::Both, true))
+            .with(at_s + 1.0, blackhole("slow", Way::Both, false));
+    }
+    let report = play(&plan);
+    // The fast link alone carries 44 Mbit/s of TCP through a tunnel.
+    assert!(report.flows[0].goodput_mbit_s >= 40.0, "{}", report.text());
+    assert_eq!(report.flows[0].timeouts, 0, "{}", report.text());
+}
+
+#[test]
+fn an_uplink_that_came_back_carries_its_share_within_three_seconds() {
+    let flows = vec![bulk(Direction::Down, Algorithm::Cubic)];
+    let plan = Plan::new("return", 12.0, fast_and_slow(), flows)
+        .with(4.0, blackhole("slow", Way::Both, true))
+        .with(6.0, blackhole("slow", Way::Both, false));
+    let mut world = World::new(&plan, 1);
+    world.run_until(9 * S);
+    let before = world
+        .link_stats("slow")
+        .expect("it exists")
+        .1
+        .delivered_bytes;
+    world.run_until(11 * S);
+    let carried = world
+        .link_stats("slow")
+        .expect("it exists")
+        .1
+        .delivered_bytes
+        - before;
+    // Half of what it can carry in two seconds.
+    assert!(carried > 2_500_000, "{carried} bytes; {:?}", world.news());
+    assert_eq!(world.violations(), []);
+}
+
+#[test]
+fn carrier_news_are_obeyed_at_once() {
+    let flows = vec![bulk(Direction::Up, Algorithm::Cubic)];
+    let event = |up| Event::Carrier {
+        uplink: "fast".to_owned(),
+        up,
+    };
+    let plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new("carrier", 10.0, fast_and_slow(), flows)
+    }
+    .with(4.0, event(false))
+    .with(6.0, event(true));
+    let report = play(&plan);
+    assert!(report.flows[0].gap_ms_max <= 250.0, "{}", report.text());
+}
+
+#[test]
+fn with_every_uplink_gone_the_bond_waits_and_resumes() {
+    let flows = vec![crate::harness::pings()];
+    let mut plan = Plan::new("tunnel", 16.0, fast_and_slow(), flows);
+    for uplink in ["fast", "slow"] {
+        plan = plan
+            .with(3.0, blackhole(uplink, Way::Both, true))
+            .with(9.0, blackhole(uplink, Way::Both, false));
+    }
+    let mut world = World::new(&plan, 1);
+    world.run_until(16 * S);
+    assert_eq!(world.violations(), []);
+    let gap = world.traffic().stats()[0].longest_gap(S, 16 * S);
+    assert!((6 * S..9 * S).contains(&gap), "{gap}");
+    assert!(world.snapshot(Side::Client).bonds[0].up);
+}

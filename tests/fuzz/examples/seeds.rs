@@ -1,0 +1,282 @@
+//! Writes the inputs that a search starts from: one of each kind that a target accepts.
+//!
+//! Run it after the format of something changed: `cargo run --example seeds` in `tests/fuzz`.
+//! It overwrites `corpus/*/seed-*` and leaves what a search has found alone.
+
+use std::fs;
+use std::path::Path;
+
+use marline_io::join_code::{JoinCode, ServerEndpoint};
+use marline_proto::frame::{
+    Ack, CloseReason, Control, DataHeader, Frame, Hello, PathAck, Probe, VERSION, encode,
+};
+use marline_proto::{Mode, Role};
+
+fn main() -> std::io::Result<()> {
+    for (name, bytes) in frames() {
+        write("frame", &name, &bytes)?;
+    }
+    for (name, bytes) in programs() {
+        write("datagram", &name, &bytes)?;
+    }
+    for (name, bytes) in join_codes() {
+        write("join_code", name, &bytes)?;
+    }
+    for (name, bytes) in tun_frames() {
+        write("offload", name, &bytes)?;
+    }
+    Ok(())
+}
+
+fn write(target: &str, name: &str, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(format!("seed-{name}")), bytes)
+}
+
+fn frames() -> Vec<(String, Vec<u8>)> {
+    let header = DataHeader {
+        more: true,
+        duplicate: false,
+        retransmitted: true,
+        ordered: true,
+        class: marline_proto::classify::Class::Interactive,
+        flow: 0x0102,
+        seq: 0x0a_0b0c,
+        release: 3,
+    };
+    let hello = Hello {
+        version: VERSION,
+        boot: 0x1122_3344_5566_7788,
+        peer_boot: 0,
+        path: 1,
+        capabilities: 0,
+        mtu: 1400,
+        role: Role::Backup,
+        mode: Mode::Interactive,
+    };
+    let path = |path: u8| PathAck {
+        path,
+        epoch: 7,
+        largest: 1_000_000,
+        largest_age: 12,
+        largest_delay: 0x01_0203,
+        min_delay: 0x01_0100,
+        bytes: 0xffff_fff0,
+        last_arrival_us: 77,
+        ranges: vec![(0, 10), (1, 3), (200, 1)],
+    };
+    let packet = udp_v4(40);
+    let all = [
+        ("data", Frame::Data(header, &packet)),
+        (
+            "ack-empty",
+            Frame::Ack(Ack {
+                seq: 1,
+                paths: Vec::new(),
+            }),
+        ),
+        (
+            "ack",
+            Frame::Ack(Ack {
+                seq: 0xffff,
+                paths: vec![path(0), path(1)],
+            }),
+        ),
+        ("hello", Frame::Control(Control::Hello(hello))),
+        ("hello-ack", Frame::Control(Control::HelloAck(hello))),
+        (
+            "challenge",
+            Frame::Control(Control::PathChallenge(*b"12345678")),
+        ),
+        (
+            "response",
+            Frame::Control(Control::PathResponse(*b"12345678")),
+        ),
+        (
+            "silent",
+            Frame::Control(Control::Silent {
+                path: 1,
+                largest: 99,
+            }),
+        ),
+        (
+            "skip",
+            Frame::Control(Control::Skip(vec![(1, 2), (0xffff, 0xff_ffff)])),
+        ),
+        (
+            "close",
+            Frame::Control(Control::Close(CloseReason::Removed)),
+        ),
+        ("ping", Frame::Probe(Probe::Ping { id: 5 })),
+        ("pong", Frame::Probe(Probe::Pong { id: 5 })),
+        ("tick", Frame::Probe(Probe::Tick)),
+    ];
+    all.into_iter()
+        .map(|(name, frame)| {
+            let mut bytes = Vec::new();
+            encode(&frame, 0x12_3456, &mut bytes);
+            (name.to_owned(), bytes)
+        })
+        .collect()
+}
+
+/// Programs for the target `datagram`; its module tells what an opcode means.
+fn programs() -> Vec<(String, Vec<u8>)> {
+    let with_content = |opcode: u8, content: &[u8]| {
+        let mut step = vec![opcode, content.len() as u8];
+        step.extend_from_slice(content);
+        step
+    };
+    let mut programs: Vec<(String, Vec<u8>)> = frames()
+        .into_iter()
+        .map(|(name, frame)| {
+            // The same frame to both sides on both paths, and some time to answer it.
+            let mut program = Vec::new();
+            for opcode in [1, 9, 2, 10] {
+                program.extend(with_content(opcode, &frame));
+            }
+            program.extend([3, 20]);
+            (format!("frame-{name}"), program)
+        })
+        .collect();
+    let up = with_content(5, &udp_v4_from([10, 77, 0, 2], [10, 0, 0, 1], 60));
+    let down = with_content(6, &udp_v4_from([10, 0, 0, 1], [10, 77, 0, 2], 60));
+    let traffic = [
+        up.clone(),
+        down.clone(),
+        vec![3, 10],
+        up.repeat(8),
+        down.repeat(8),
+    ]
+    .concat();
+    let death = [
+        up.repeat(4),
+        vec![4, 40],
+        down.repeat(4),
+        vec![4, 250, 3, 250],
+    ]
+    .concat();
+    let commands = (0..9)
+        .flat_map(|which| [7, which, 3, 30, 15, which, 3, 30])
+        .collect();
+    programs.push(("traffic".to_owned(), traffic));
+    programs.push(("death".to_owned(), death));
+    programs.push(("commands".to_owned(), commands));
+    programs.push((
+        "raw".to_owned(),
+        [with_content(0, &[1; 148]), with_content(8, &[4; 48])].concat(),
+    ));
+    programs
+}
+
+fn join_codes() -> Vec<(&'static str, Vec<u8>)> {
+    let endpoint = |text: &str| text.parse::<ServerEndpoint>().expect("an endpoint");
+    let code = JoinCode {
+        expires_unix_s: 1_900_000_000,
+        secret: [1; 32],
+        server: [2; 32],
+        endpoints: vec![
+            endpoint("198.51.100.1:51900"),
+            endpoint("[2001:db8::1]:51900"),
+            endpoint("vpn.example.org:443"),
+        ],
+        v4: Some([10, 77, 0, 2].into()),
+        v6: Some("fd00::2".parse().expect("an address")),
+        mtu: Some(1400),
+    };
+    let text = code.encode().expect("a code");
+    // The content alone, for the target to seal; see its module.
+    let mut content = vec![0];
+    content.extend(bech32::decode(&text).expect("our own code").1);
+    let short = JoinCode {
+        endpoints: vec![endpoint("192.0.2.1:1")],
+        v6: None,
+        mtu: None,
+        ..code
+    };
+    vec![
+        ("text", text.clone().into_bytes()),
+        ("upper-case", text.to_uppercase().into_bytes()),
+        ("short", short.encode().expect("a code").into_bytes()),
+        ("content", content),
+    ]
+}
+
+/// Frames as the TUN gives them: a virtio header and a packet, each behind its length.
+fn tun_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let tcp4 = |flags: u8, len: usize| {
+        let mut tcp = vec![
+            0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 4, 0, 0, 0, 0, 0,
+        ];
+        tcp.extend(std::iter::repeat_n(0x61, len));
+        ipv4(6, [10, 0, 0, 1], [10, 0, 0, 2], &tcp)
+    };
+    let tcp6 = {
+        let mut tcp = vec![
+            0x30, 0x39, 0, 80, 0, 0, 0, 1, 0, 0, 0, 2, 0x50, 0x10, 4, 0, 0, 0, 0, 0,
+        ];
+        tcp.extend([0x62; 300]);
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, 6, 64];
+        packet[4..6].copy_from_slice(&(tcp.len() as u16).to_be_bytes());
+        packet.extend([0xfd; 16]);
+        packet.extend([0xfe; 16]);
+        packet.extend(tcp);
+        packet
+    };
+    let frame = |flags: u8, kind: u8, numbers: [u16; 4], packet: &[u8]| {
+        let mut bytes = vec![flags, kind];
+        bytes.extend(numbers.iter().flat_map(|number| number.to_ne_bytes()));
+        bytes.extend_from_slice(packet);
+        let mut out = (bytes.len() as u16).to_be_bytes().to_vec();
+        out.extend(bytes);
+        out
+    };
+    let plain = frame(0, 0, [0; 4], &udp_v4(30));
+    let unfinished = frame(1, 0, [0, 0, 20, 16], &tcp4(0x18, 50));
+    let super4 = frame(1, 1, [40, 100, 20, 16], &tcp4(0x18, 350));
+    let super4_cwr = frame(1, 0x81, [40, 100, 20, 16], &tcp4(0x90, 350));
+    let super6 = frame(1, 4, [60, 120, 40, 16], &tcp6);
+    let udp = frame(1, 5, [28, 64, 20, 6], &udp_v4(256));
+    let all = [&plain[..], &unfinished, &super4, &super6, &udp].concat();
+    vec![
+        ("plain", plain),
+        ("unfinished-checksum", unfinished),
+        ("tcp4", super4),
+        ("tcp4-cwr", super4_cwr),
+        ("tcp6", super6),
+        ("udp4", udp),
+        ("several", all),
+    ]
+}
+
+fn udp_v4(len: usize) -> Vec<u8> {
+    udp_v4_from([10, 0, 0, 1], [10, 0, 0, 2], len)
+}
+
+fn udp_v4_from(source: [u8; 4], destination: [u8; 4], len: usize) -> Vec<u8> {
+    let mut udp = vec![0x30, 0x39, 0, 53, 0, 0, 0, 0];
+    udp.extend(std::iter::repeat_n(0x63, len));
+    let total = (udp.len() as u16).to_be_bytes();
+    udp[4..6].copy_from_slice(&total);
+    ipv4(17, source, destination, &udp)
+}
+
+fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 7, 0x40, 0, 64, protocol, 0, 0];
+    packet.extend(source);
+    packet.extend(destination);
+    packet.extend_from_slice(content);
+    let total = (packet.len() as u16).to_be_bytes();
+    packet[2..4].copy_from_slice(&total);
+    let sum: u32 = packet[..20]
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let checksum = (!(folded as u16)).to_be_bytes();
+    packet[10..12].copy_from_slice(&checksum);
+    packet
+}

@@ -99,6 +99,8 @@ pub struct Bond {
     last_evidence: Time,
     last_packet: Time,
     up: bool,
+    /// Something waited for a path when the last packet was sent.
+    backlogged: bool,
     token: u64,
     arrived: Vec<PacketKey>,
     lost: Vec<PacketKey>,
@@ -152,6 +154,7 @@ impl Bond {
             last_evidence: Time::ZERO,
             last_packet: Time::ZERO,
             up: false,
+            backlogged: false,
             token,
             arrived: Vec::new(),
             lost: Vec::new(),
@@ -580,6 +583,7 @@ impl Bond {
                 active: path.health.is_active() && path.session.is_established(),
                 delay_ms: base + path.rate.queue_ms(),
                 capacity: path.rate.capacity(),
+                measured: path.rate.is_measured(now),
                 ready_in: path.ready_in(now),
                 full,
             });

@@ -116,6 +116,7 @@ pub struct RateController {
     high: Option<(Time, f64, f64)>,
     step: Option<(Time, f64)>,
     last_empty: Time,
+    last_full: Time,
     drain_until: Time,
     startup_over: u32,
     round_at: Time,
@@ -123,7 +124,7 @@ pub struct RateController {
     flat_rounds: u32,
     round_acked: u32,
     round_lost: u32,
-    plateau_rate: f64,
+    loss_usual: f64,
     hold_growth_until: Time,
 }
 
@@ -159,6 +160,7 @@ impl RateController {
             high: None,
             step: None,
             last_empty: Time::ZERO,
+            last_full: Time::ZERO,
             drain_until: Time::ZERO,
             startup_over: 0,
             round_at: Time::ZERO,
@@ -166,7 +168,7 @@ impl RateController {
             flat_rounds: 0,
             round_acked: 0,
             round_lost: 0,
-            plateau_rate: 0.0,
+            loss_usual: 0.0,
             hold_growth_until: Time::ZERO,
         }
     }
@@ -175,7 +177,7 @@ impl RateController {
     /// little over ten packets per round trip.
     pub fn begin(&mut self, now: Time, rtt: Duration) {
         if self.capacity == 0.0 {
-            self.capacity = (16.0 * 1_500.0 / rtt.as_secs_f64().max(0.001)).clamp(FLOOR, 2.5e6);
+            self.capacity = (32.0 * 1_500.0 / rtt.as_secs_f64().max(0.001)).clamp(FLOOR, 2.5e6);
             self.pace = self.capacity * STARTUP_GAIN;
             self.last_update = now;
             self.last_empty = now;
@@ -197,6 +199,12 @@ impl RateController {
             self.base_since = now;
             self.round_at = now;
         }
+    }
+
+    /// Whether the estimate rests on a link that was in full use not long ago.
+    pub fn is_measured(&self, now: Time) -> bool {
+        const FRESH: Duration = Duration::from_secs(10);
+        self.phase != Phase::Startup && now.since(self.last_full) < FRESH
     }
 
     /// What it is doing.
@@ -251,6 +259,9 @@ impl RateController {
     /// Takes in an acknowledgement.
     pub fn on_ack(&mut self, now: Time, s: &RateSample) {
         self.begin(now, s.rtt);
+        if !s.limited {
+            self.last_full = now;
+        }
         self.note_delivery(s);
         self.note_delay(now, s);
         self.round_acked += s.acked;
@@ -296,7 +307,8 @@ impl RateController {
                 .delivery_rate(15_000, 0)
                 .filter(|_| self.startup_over >= 2)
             {
-                self.capacity = rate.max(FLOOR);
+                // A window that was half idle shows less than earlier ones did.
+                self.capacity = rate.max(self.capacity / 2.0);
             }
             self.phase = Phase::Cruise;
             self.pace = self.capacity;
@@ -455,16 +467,17 @@ impl RateController {
             }
             Phase::Cruise => {
                 // A shallow buffer or a policer never shows a queue: it drops what
-                // exceeds its rate. Then more loss and no more delivery is the sign.
-                let pushed = self.pace > self.plateau_rate * 1.05;
-                if loss > 0.02 && pushed && rate < self.plateau_rate * 1.01 && rate > 0.0 {
+                // exceeds its rate. Loss far above the usual, with clearly less
+                // arriving than was sent, is the sign; random loss is usual.
+                let excess = loss > 2.0 * self.loss_usual + 0.05;
+                self.loss_usual += (loss - self.loss_usual) / 16.0;
+                if excess && self.queue_ms <= 1.0 && rate > 0.0 && rate < 0.93 * self.pace {
                     self.capacity = rate;
                     self.growth = GROWTH_MIN;
                     self.hold_growth_until = now + Duration::from_secs(1);
                 } else if self.queue_ms <= 1.0 {
                     self.growth = (self.growth * 1.7).min(GROWTH_MAX);
                 }
-                self.plateau_rate = rate;
             }
             Phase::Drain => {}
         }

@@ -17,6 +17,11 @@ use crate::config::{Mode, Role};
 const SPREAD_MAX_MS: f64 = 150.0;
 /// A path far behind the others that adds less than this share is not worth its delay.
 const SHARE_MIN: f64 = 0.05;
+/// The farther behind, the more it must add: every packet on it makes all later
+/// ones of its flow wait for the spread.
+const SPREAD_PER_SHARE_MS: f64 = 500.0;
+/// A path no farther behind than this is tried though its rate is not known.
+const SPREAD_TRIAL_MS: f64 = 80.0;
 /// Below this spread a path is worth any share.
 const SPREAD_FREE_MS: f64 = 15.0;
 /// A new best path must be this much better, or it is not worth the reordering.
@@ -35,6 +40,8 @@ pub struct PathView {
     pub delay_ms: f64,
     /// Estimated capacity, bytes per second.
     pub capacity: f64,
+    /// Whether the estimate rests on a link that was seen busy.
+    pub measured: bool,
     /// How long until the pacer lets it send.
     pub ready_in: Duration,
     /// Its flight is full: only an acknowledgement makes room.
@@ -111,7 +118,10 @@ fn wide(usable: &mut [PathView]) -> usize {
     for i in 0..usable.len() {
         let v = usable[i];
         let spread = v.delay_ms - first.delay_ms;
-        let worth = spread <= SPREAD_FREE_MS || v.capacity >= SHARE_MIN * sum;
+        // What was never tried gets its chance, or it would never be measured.
+        let chance = !v.measured && spread <= SPREAD_TRIAL_MS;
+        let share = (spread / SPREAD_PER_SHARE_MS).max(SHARE_MIN);
+        let worth = spread <= SPREAD_FREE_MS || chance || v.capacity >= share * sum;
         if spread <= SPREAD_MAX_MS && worth {
             sum += v.capacity;
             usable[count..=i].rotate_right(1);
@@ -155,6 +165,7 @@ mod tests {
             active: true,
             delay_ms,
             capacity: mbit * 125_000.0,
+            measured: true,
             ready_in: Duration::ZERO,
             full: false,
         }
@@ -214,6 +225,14 @@ mod tests {
             ordered(&views, Mode::Aggregate, None),
             (vec![0, 3, 2, 1], 2)
         );
+    }
+
+    #[test]
+    fn a_path_that_was_never_tried_gets_its_chance() {
+        let mut views = [view(0, 8.0, 50.0), view(1, 60.0, 1.0)];
+        assert_eq!(ordered(&views, Mode::Aggregate, None).1, 1);
+        views[1].measured = false;
+        assert_eq!(ordered(&views, Mode::Aggregate, None).1, 2);
     }
 
     #[test]

@@ -229,6 +229,42 @@ struct Bbr {
     rtt_min_at: Nanos,
     phase_since: Nanos,
     cwnd_before_probe: f64,
+    aggregation: Aggregation,
+}
+
+/// How much more than expected is acknowledged at once. Links and receivers that
+/// hold acknowledgements together would otherwise starve the window; the kernel
+/// adds the most of the last five to ten rounds to it.
+#[derive(Clone, Debug, Default)]
+struct Aggregation {
+    since: Nanos,
+    acked: f64,
+    most: [f64; 2],
+    window_began: u64,
+}
+
+impl Aggregation {
+    const ROUNDS: u64 = 5;
+
+    fn note(&mut self, now: Nanos, round: u64, delivered: f64, rate: f64, cwnd: f64) {
+        if round >= self.window_began + Self::ROUNDS {
+            self.window_began = round;
+            self.most = [0.0, self.most[0]];
+        }
+        let expected = rate * (now - self.since) as f64 / 1e9;
+        if self.acked <= expected {
+            self.since = now;
+            self.acked = 0.0;
+        }
+        let expected = rate * (now - self.since) as f64 / 1e9;
+        self.acked += delivered;
+        self.most[0] = self.most[0].max((self.acked - expected).min(cwnd));
+    }
+
+    /// Packets to add to the window: at most 100 ms of the rate.
+    fn window(&self, rate: f64) -> f64 {
+        self.most[0].max(self.most[1]).min(rate / 10.0)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -252,6 +288,7 @@ impl Default for Bbr {
             rtt_min_at: 0,
             phase_since: 0,
             cwnd_before_probe: 0.0,
+            aggregation: Aggregation::default(),
         }
     }
 }
@@ -388,7 +425,13 @@ impl Bbr {
             Phase::Startup | Phase::Drain => Self::STARTUP_GAIN,
             _ => 2.0,
         };
-        let target = gain * self.bdp() + 3.0;
+        let mut target = gain * self.bdp() + 3.0;
+        let (rate, delivered) = (self.rate(), progress.delivered as f64);
+        self.aggregation
+            .note(progress.now, self.round, delivered, rate, cwnd);
+        if self.full_rounds >= 3 {
+            target += self.aggregation.window(rate);
+        }
         let grown = cwnd + progress.delivered as f64;
         if self.full_rounds >= 3 {
             grown.min(target)

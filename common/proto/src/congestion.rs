@@ -110,6 +110,7 @@ pub struct RateController {
     base_since: Time,
     queue_ms: f64,
     leap_ms: f64,
+    leaps: u32,
     noise_ms: f64,
     busy_since_us: Option<u64>,
     last_update: Time,
@@ -154,6 +155,7 @@ impl RateController {
             base_since: Time::ZERO,
             queue_ms: 0.0,
             leap_ms: 0.0,
+            leaps: 0,
             noise_ms: 0.0,
             busy_since_us: None,
             last_update: Time::ZERO,
@@ -333,7 +335,8 @@ impl RateController {
                 // be our own restraint, and then says nothing.
                 // A lowest delay above the base over a whole span is a link that
                 // was busy, whoever else is to blame for it.
-                let sent = self.pace_at(now - s.rtt);
+                let queued = Duration::from_secs_f64(queue.max(0.0) / 1e3);
+                let sent = self.pace_at(now - s.rtt_min - queued);
                 let falls = rate < 0.98 * sent && self.step.is_none();
                 if rate > self.capacity || falls {
                     self.capacity += (rate - self.capacity) * (dt / settle).min(1.0);
@@ -397,7 +400,11 @@ impl RateController {
     fn watch_step(&mut self, now: Time, s: &RateSample, queue: f64) {
         const LEAP_MS: f64 = 4.0;
         if self.leap_ms > LEAP_MS {
-            self.step = Some((now, queue));
+            self.leaps += 1;
+            // A queue that fills quickly leaps again and again.
+            self.step = (self.leaps == 1).then_some((now, queue));
+        } else {
+            self.leaps = 0;
         }
         let Some((since, level)) = self.step else {
             return;

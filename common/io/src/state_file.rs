@@ -35,7 +35,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> Result<(), Failure> {
         .context(cannot())
 }
 
-/// Reads what [`write`] wrote; `None` when there is no file.
+/// Reads what [`write()`] wrote; `None` when there is no file.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
     let text = match fs::read(path) {
         Ok(text) => text,

@@ -78,7 +78,7 @@ fn what_a_killed_lab_left_is_cleared_by_the_next_one() {
     killed.wait().expect("gone");
     assert_eq!(
         namespaces_of(killed.id()),
-        3,
+        4,
         "a killed lab cannot clean up"
     );
     assert!(lab(&["self-test"]).status.success());

@@ -80,6 +80,7 @@ pub struct Bond {
     mode: Mode,
     mtu: u16,
     own_mtu: u16,
+    peer_mtu: u16,
     boot: u64,
     peer_boot: Option<u64>,
     paths: Vec<Path>,
@@ -135,6 +136,7 @@ impl Bond {
             mode,
             mtu,
             own_mtu: mtu,
+            peer_mtu: u16::MAX,
             boot,
             peer_boot: None,
             paths: Vec::new(),
@@ -237,6 +239,7 @@ impl Bond {
             self.changed(path.tag, Change::Down(reason), ctx);
         }
         self.requeue_lost(now, true, ctx);
+        self.refit(now);
     }
 
     /// A pick whose path is gone goes back to where it came from.
@@ -248,6 +251,23 @@ impl Bond {
                     .push(&mut self.flows, slot, queued, &mut self.dropped);
             }
             None => {}
+        }
+    }
+
+    /// The largest inner packet that every path carries and both sides take.
+    fn fitting_mtu(&self) -> u16 {
+        let paths = self.paths.iter().map(|p| p.mtu).min().unwrap_or(u16::MAX);
+        self.own_mtu.min(self.peer_mtu).min(paths)
+    }
+
+    /// A path came or went: what fits may have changed.
+    pub fn refit(&mut self, now: Time) {
+        let mtu = self.fitting_mtu();
+        if mtu != self.mtu {
+            self.mtu = mtu;
+            for i in 0..self.paths.len() {
+                self.greet(now, i);
+            }
         }
     }
 

@@ -23,11 +23,11 @@ use crate::bond::{Bond, Context, Side, news};
 use crate::buffer::{PacketBuf, Pool};
 use crate::config::{ClientConfig, Key, Mode, PeerConfig, Role, ServerConfig};
 use crate::event::{Command, Event, PathReason, SocketId};
-use crate::frame::CloseReason;
+use crate::frame::{CloseReason, HEADER_LEN};
 use crate::limits;
 use crate::packet;
 use crate::path::Address;
-use crate::session::{Admission, HANDSHAKE_MAX, Identity, Outer, outer};
+use crate::session::{Admission, HANDSHAKE_MAX, Identity, OVERHEAD, Outer, outer};
 use crate::stats::{PathState, Snapshot};
 use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
@@ -382,10 +382,11 @@ impl Endpoint {
                 socket,
                 name,
                 remote,
-                mtu: _,
+                mtu,
                 role,
             } => {
-                self.add_uplink(now, socket, name, remote, role);
+                let mtu = inner_mtu(mtu, remote);
+                self.add_uplink(now, socket, name, remote, mtu, role);
             }
             Command::RemoveUplink { socket } => {
                 self.on_uplink(socket, |bond, index, ctx| {
@@ -433,6 +434,7 @@ impl Endpoint {
         socket: SocketId,
         name: String,
         remote: SocketAddr,
+        mtu: u16,
         role: Role,
     ) {
         if role == Role::Never {
@@ -462,11 +464,13 @@ impl Endpoint {
             path.map(|p| {
                 p.name = name;
                 p.role = role;
+                p.mtu = mtu;
                 p.start_handshake(now);
             })
         });
         if added.flatten().is_some() {
             self.by_index.insert(index, (0, tag));
+            self.with_bond(0, |bond, _| bond.refit(now));
         } else {
             self.drop_reason("uplink_too_many");
         }
@@ -610,6 +614,14 @@ impl Endpoint {
                 .collect(),
         }
     }
+}
+
+/// What an inner packet may measure on an uplink of `mtu` bytes: without the
+/// outer IP and UDP header, the session's bytes and the frame header.
+fn inner_mtu(mtu: u16, remote: SocketAddr) -> u16 {
+    let ip = if remote.is_ipv4() { 20 } else { 40 };
+    let around = ip + 8 + OVERHEAD as u16 + HEADER_LEN as u16;
+    mtu.saturating_sub(around)
 }
 
 /// Multicast, broadcast and link-local packets concern the local link, and a

@@ -109,6 +109,8 @@ pub enum Greeting {
     Waiting(Time),
     /// Both sides know each other.
     Done,
+    /// They do, and something changed that was said and not answered yet.
+    Repeating(Time),
 }
 
 /// A new address that asked to be used and has yet to prove itself.
@@ -133,6 +135,8 @@ pub struct Path {
     pub address: Address,
     /// What the operator allows.
     pub role: Role,
+    /// Largest inner packet in bytes that fits into one datagram of the uplink.
+    pub mtu: u16,
     /// Its session.
     pub session: Session,
     /// What was sent.
@@ -186,6 +190,13 @@ pub struct TimeOutcome {
     pub greet: bool,
 }
 
+impl Greeting {
+    /// Whether the other side is known, so that data may pass.
+    pub fn is_done(self) -> bool {
+        matches!(self, Greeting::Done | Greeting::Repeating(_))
+    }
+}
+
 impl Path {
     /// A path that has yet to shake hands.
     pub fn new(now: Time, tag: u8, address: Address, session: Session, index: u32) -> Self {
@@ -194,6 +205,7 @@ impl Path {
             name: String::new(),
             address,
             role: Role::default(),
+            mtu: u16::MAX,
             session,
             sent: SentLog::default(),
             received: ReceivedLog::default(),
@@ -401,7 +413,7 @@ impl Path {
     /// When [`Self::on_time`] is needed next.
     pub fn next_due(&self, alone: bool, busy: bool) -> Time {
         let greet = match self.greeting {
-            Greeting::Waiting(at) => Some(at),
+            Greeting::Waiting(at) | Greeting::Repeating(at) => Some(at),
             Greeting::Idle | Greeting::Done => None,
         };
         [
@@ -437,7 +449,7 @@ impl Path {
             self.handshake_wait = (self.handshake_wait * 2).min(RETRY_MAX);
             self.initiate(now, scratch);
         }
-        if let Greeting::Waiting(at) = self.greeting {
+        if let Greeting::Waiting(at) | Greeting::Repeating(at) = self.greeting {
             outcome.greet = at <= now && self.session.is_established();
             if at <= now && !outcome.greet {
                 self.greeting = Greeting::Idle;

@@ -51,7 +51,7 @@ pub struct BondSnapshot {
     pub held_packets: u64,
     /// Packets and datagrams dropped, by reason.
     pub drops: BTreeMap<String, u64>,
-    /// Other counters, by name: `retransmitted`, `reinjected`, `duplicates_received`, `skipped`, ...
+    /// Other counters, by name: `retransmitted`, `reinjected`, `duplicates_received`, ...
     pub counters: BTreeMap<String, u64>,
 }
 
@@ -97,7 +97,7 @@ pub struct PathSnapshot {
     pub queue_ms: f64,
     /// Estimated capacity in this direction, bits per second.
     pub capacity_bit_s: u64,
-    /// What the rate controller is doing: `startup`, `cruise`, `drain`, `probe`.
+    /// What the rate controller is doing: `startup`, `cruise`, `drain`.
     pub control: String,
     /// Share of recent datagrams that were lost, 0 to 1.
     pub loss: f64,

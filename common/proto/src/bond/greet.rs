@@ -22,7 +22,7 @@ impl Bond {
             peer_boot: self.peer_boot.unwrap_or(0),
             path: self.paths[index].tag,
             capabilities: 0,
-            mtu: self.own_mtu,
+            mtu: self.fitting_mtu(),
             role: self.paths[index].role,
             mode: self.mode,
         }
@@ -38,10 +38,13 @@ impl Bond {
         path.messages
             .retain(|m| !matches!(m.content, MessageContent::Control(Control::Hello(_))));
         path.say(MessageContent::Control(Control::Hello(hello)));
+        let again = now + path.greeting_wait();
         // A path that was greeted before goes on carrying data meanwhile.
-        if path.greeting != Greeting::Done {
-            path.greeting = Greeting::Waiting(now + path.greeting_wait());
-        }
+        path.greeting = if path.greeting.is_done() {
+            Greeting::Repeating(again)
+        } else {
+            Greeting::Waiting(again)
+        };
     }
 
     /// Server: a client introduces a path.
@@ -81,12 +84,13 @@ impl Bond {
             self.paths[index].first_session = Some(number.session);
         }
         self.mode = hello.mode;
-        self.mtu = self.own_mtu.min(hello.mtu);
+        self.peer_mtu = hello.mtu;
+        self.mtu = self.fitting_mtu();
         let answer = self.hello(index);
         let path = &mut self.paths[index];
         path.role = hello.role;
         // The handshake and this message came from there: it is the path's address.
-        if path.greeting != Greeting::Done {
+        if !path.greeting.is_done() {
             path.address = Address::from(arrival);
         }
         path.say(MessageContent::Control(Control::HelloAck(answer)));
@@ -102,6 +106,9 @@ impl Bond {
         hello: Hello,
         ctx: &mut Context<'_>,
     ) {
+        if hello.version != VERSION {
+            return self.drop_packet("hello_other_version");
+        }
         if self.side != Side::Client || hello.path != self.paths[index].tag {
             return self.drop_packet("hello_unexpected");
         }
@@ -112,7 +119,8 @@ impl Bond {
             self.peer_boot = Some(hello.boot);
             self.paths[index].first_session = Some(number.session);
         }
-        self.mtu = self.own_mtu.min(hello.mtu);
+        self.peer_mtu = hello.mtu;
+        self.mtu = self.fitting_mtu();
         self.connected(now, index, ctx);
     }
 

@@ -166,7 +166,7 @@ impl Bond {
         let former = path
             .first_session
             .is_some_and(|first| (number.session as u8).wrapping_sub(first as u8) as i8 <= -1);
-        path.greeting == Greeting::Done && !former
+        path.greeting.is_done() && !former
     }
 
     fn handle_data(

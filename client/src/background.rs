@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{Common, Up};
 use crate::control::Status;
+use crate::daemon::check_machine;
 
 /// The log of a client in the background, within the state directory.
 const LOG: &str = "client.log";
@@ -46,6 +47,8 @@ pub fn report(report: &Report) {
 /// Starts a client in the background and waits for its report. Make sure before that none runs:
 /// its log would be overwritten.
 pub fn start(common: &Common, up: &Up, control: &Path) -> Result<Status, Failure> {
+    // Before the first file is written: "permission denied" would not say what to do.
+    check_machine()?;
     fs::create_dir_all(&common.state_dir).context(format!(
         "cannot make the directory {}",
         common.state_dir.display()

@@ -174,7 +174,7 @@ pub async fn refuse_if_running(control: &Path) -> Result<(), Failure> {
 }
 
 /// Finds out early, and in plain words, what the machine cannot or will not do.
-fn check_machine() -> Result<(), Failure> {
+pub fn check_machine() -> Result<(), Failure> {
     if !has_net_admin() {
         return Err(Failure::new(
             Class::Privilege,

@@ -68,7 +68,10 @@ pub async fn plan(settings: &Settings) -> Result<Plan, Failure> {
 /// Runs the server until it is asked to stop.
 pub async fn run(settings: Settings, state_dir: &Path, control: &Path) -> Result<(), Failure> {
     let asked_to_stop = signal::shutdown()?;
-    let control = ControlServer::bind(control, 0o600)?;
+    let control = ControlServer::bind(control, 0o600).map_err(|failure| match failure.class() {
+        Class::Privilege => failure.with_advice("start the server as root"),
+        _ => failure,
+    })?;
     let secret = settings.secret()?;
     warn_of_readable_key(&settings);
     let store = PeerStore::at(&settings.peers);

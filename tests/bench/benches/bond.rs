@@ -37,22 +37,42 @@ impl Pair {
         };
         let now = Time::from_millis(1);
         let mut client = Endpoint::client(config, [3; 32], now);
-        let server_config = ServerConfig { secret: server_secret, mtu: MTU };
+        let server_config = ServerConfig {
+            secret: server_secret,
+            mtu: MTU,
+        };
         let mut server = Endpoint::server(server_config, [4; 32], now);
         let public = public_key(&secret);
         let name = String::from("bench");
-        let peer = PeerConfig { public, name, v4: Some(CLIENT), v6: None };
+        let peer = PeerConfig {
+            public,
+            name,
+            v4: Some(CLIENT),
+            v6: None,
+        };
         server.handle_command(now, Command::AddPeer(peer));
         for socket in 0..paths {
             let remote = SocketAddr::from(([192, 0, 2, 1], 51_900));
             let name = format!("uplink{socket}");
             let socket = SocketId(socket);
             let role = Role::Always;
-            let uplink = Command::AddUplink { socket, name, remote, mtu: 1500, role };
+            let uplink = Command::AddUplink {
+                socket,
+                name,
+                remote,
+                mtu: 1500,
+                role,
+            };
             client.handle_command(now, uplink);
         }
-        let mut pair =
-            Pair { client, server, now, out: Vec::new(), packet: udp_packet(), delivered: 0 };
+        let mut pair = Pair {
+            client,
+            server,
+            now,
+            out: Vec::new(),
+            packet: udp_packet(),
+            delivered: 0,
+        };
         for _ in 0..3_000 {
             pair.round();
         }
@@ -89,7 +109,11 @@ fn carry(from: &mut Endpoint, to: &mut Endpoint, now: Time, out: &mut Vec<u8>) {
             51_900 => SocketId(0),
             port => SocketId(port - 40_000),
         };
-        let arrival = Arrival { socket, remote, local: None };
+        let arrival = Arrival {
+            socket,
+            remote,
+            local: None,
+        };
         for datagram in out[..transmit.len].chunks(transmit.segment_len) {
             to.handle_datagram(now, arrival, datagram);
         }

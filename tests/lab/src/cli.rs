@@ -16,7 +16,7 @@ use crate::scenario::{Cc, Scenario};
 use crate::session::{self, SessionPlan};
 use crate::topology::Lab;
 use crate::tunnel::{self, Through};
-use crate::{demo, self_test};
+use crate::{check, demo, self_test};
 
 /// Measures Marline between network namespaces over emulated links. Needs root.
 #[derive(Parser)]
@@ -34,6 +34,8 @@ enum Command {
     Compare(CompareArgs),
     /// Checks the lab itself: delay, rate, loss and lateness of its links
     SelfTest,
+    /// Proves with real programs what Marline promises, one line per promise
+    Check(CheckArgs),
     /// Shows the bond at work in about a minute and writes an HTML page
     Demo(DemoArgs),
     /// Leaves the links of a scenario standing for experiments by hand
@@ -99,6 +101,18 @@ struct CompareArgs {
     /// Only these: marline, mptcp, or names of [external.NAME]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     through: Vec<String>,
+}
+
+#[derive(Args)]
+struct CheckArgs {
+    /// Only these parts
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "NAME")]
+    only: Vec<check::Part>,
+    /// Writes the lines to this file as JSON
+    #[arg(long, value_name = "OUT")]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    binaries: Binaries,
 }
 
 #[derive(Args)]
@@ -171,6 +185,17 @@ pub fn run() -> Result<()> {
         Command::SelfTest => {
             session::check_machine()?;
             self_test::run(&Interrupt::install()?)
+        }
+        Command::Check(args) => {
+            session::check_machine()?;
+            let binaries = args.binaries.directory()?;
+            tunnel::check_binaries(&binaries)?;
+            check::run(
+                &args.only,
+                args.json.as_deref(),
+                &binaries,
+                &Interrupt::install()?,
+            )
         }
         Command::Demo(args) => {
             session::check_machine()?;

@@ -4,7 +4,8 @@
 //! emulated wires ([`emulator`]), brings up Marline or something to compare it with ([`tunnel`]),
 //! runs real traffic over it ([`workload`]) while a timeline changes the wires ([`run`]), and
 //! makes figures of what arrived ([`session`]). Scenarios are files ([`scenario`]); results are
-//! plain data ([`results`]), shown by [`report`].
+//! plain data ([`results`]), shown by [`report`]. What Marline promises beside speed is proved
+//! with programs that everybody has ([`check`]).
 //!
 //! ```text
 //! scenario ─► session ─► tunnel ─► run ─┬─► workload      sockets in client and host
@@ -14,6 +15,8 @@
 //!
 //! Nothing of it touches the machine's own network, and everything is gone when it ends.
 
+#[cfg(target_os = "linux")]
+mod check;
 #[cfg(target_os = "linux")]
 mod cli;
 #[cfg(target_os = "linux")]

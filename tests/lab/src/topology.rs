@@ -116,6 +116,11 @@ impl Lab {
         &self.host
     }
 
+    /// A further namespace beside the standing ones, empty but for its loopback.
+    pub fn namespace(&self, role: &str) -> Result<Namespace> {
+        self.den.namespace(role)
+    }
+
     /// The emulator of the wires.
     pub fn emulator(&self) -> &Emulator {
         &self.emulator

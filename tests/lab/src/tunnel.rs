@@ -25,7 +25,7 @@ use crate::topology::{HOST_V4, Lab, SERVER_V4, SERVER_V6};
 use crate::workload::Way;
 
 /// Where the Marline server listens.
-const PORT: u16 = 51900;
+pub const PORT: u16 = 51900;
 /// How long a tunnel may take to come up.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a daemon may take to end after it was asked to.
@@ -169,35 +169,11 @@ fn start_marline(
     // The first start in a lab sets both sides up; later ones find them as after a reboot.
     let new = !client.path.join("etc/marline/client.toml").exists();
     if new {
-        let endpoints = [
-            format!("{SERVER_V4}:{PORT}"),
-            format!("[{SERVER_V6}]:{PORT}"),
-        ];
-        let [v4, v6] = &endpoints;
-        server.call(
-            "marline-server",
-            &["init", "--endpoint", v4, "--endpoint", v6],
-        )?;
+        init(&server)?;
     }
-    tunnel
-        .daemons
-        .push(server.daemon("marline-server", &["run"])?);
-    // The daemon is ready for its command line when its control socket answers.
-    let answers = wait(interrupt, || {
-        tunnel.check()?;
-        Ok(server.call("marline-server", &["status"]).is_ok())
-    })?;
-    if !answers {
-        bail!(
-            "marline-server does not answer: {}",
-            tunnel.daemons[0].last_words()
-        );
-    }
+    tunnel.daemons.push(serve(&server, interrupt)?);
     if new {
-        let invitation = server.call("marline-server", &["peer", "add", "lab", "--json"])?;
-        let code = join_code(&invitation)
-            .with_context(|| format!("no join code in what peer add printed: {invitation}"))?;
-        client.call("marline", &["join", &code])?;
+        client.call("marline", &["join", &invite(&server, "lab", &[])?])?;
     }
     tunnel
         .daemons
@@ -209,7 +185,7 @@ fn start_marline(
             let [now, before] = [used[index], used_before[index]];
             link.direct || (0..2).all(|way| now[way] - before[way] >= USED_BYTES)
         });
-        Ok(every_link && goes_through_tunnel(lab)?)
+        Ok(every_link && goes_through_tunnel(lab.client())?)
     })?;
     if !up {
         let words: Vec<String> = tunnel.daemons.iter().map(Daemon::last_words).collect();
@@ -220,6 +196,38 @@ fn start_marline(
         );
     }
     interrupt.sleep_until(Instant::now() + SETTLE)
+}
+
+/// Makes the settings of a new server, reached over both versions of IP.
+pub fn init(server: &Home<'_>) -> Result<()> {
+    let v4 = format!("{SERVER_V4}:{PORT}");
+    let v6 = format!("[{SERVER_V6}]:{PORT}");
+    server.call(
+        "marline-server",
+        &["init", "--endpoint", &v4, "--endpoint", &v6],
+    )?;
+    Ok(())
+}
+
+/// Starts the server and waits until its command line is answered.
+pub fn serve(server: &Home<'_>, interrupt: &Interrupt) -> Result<Daemon> {
+    let mut daemon = server.daemon("marline-server", &["run"])?;
+    let answers = wait(interrupt, || {
+        daemon.check()?;
+        Ok(server.call("marline-server", &["status"]).is_ok())
+    })?;
+    if !answers {
+        bail!("marline-server does not answer: {}", daemon.last_words());
+    }
+    Ok(daemon)
+}
+
+/// Adds a peer to the running server, with further options, and returns its join code.
+pub fn invite(server: &Home<'_>, name: &str, options: &[&str]) -> Result<String> {
+    let arguments = [&["peer", "add", name, "--json"], options].concat();
+    let invitation = server.call("marline-server", &arguments)?;
+    join_code(&invitation)
+        .with_context(|| format!("no join code in what peer add printed: {invitation}"))
 }
 
 /// The field `code` of the answer, however deep it lies.
@@ -245,9 +253,8 @@ fn link_bytes(lab: &Lab) -> Vec<[u64; 2]> {
 }
 
 /// Whether the client's way to the internet host no longer leads out of an uplink.
-fn goes_through_tunnel(lab: &Lab) -> Result<bool> {
-    let output = lab
-        .client()
+pub fn goes_through_tunnel(client: &Namespace) -> Result<bool> {
+    let output = client
         .command("ip")
         .args(["route", "get", HOST_V4])
         .output()?;
@@ -260,7 +267,7 @@ fn goes_through_tunnel(lab: &Lab) -> Result<bool> {
 }
 
 /// Asks again and again until the answer is yes; false when it took too long.
-fn wait(interrupt: &Interrupt, mut ready: impl FnMut() -> Result<bool>) -> Result<bool> {
+pub fn wait(interrupt: &Interrupt, mut ready: impl FnMut() -> Result<bool>) -> Result<bool> {
     let until = Instant::now() + START_TIMEOUT;
     while Instant::now() < until {
         if ready()? {
@@ -323,7 +330,7 @@ fn shell(lab: &Lab, line: &str) -> Command {
 }
 
 /// The private file system of one side, and how its programs are called.
-struct Home<'a> {
+pub struct Home<'a> {
     namespace: &'a Namespace,
     path: PathBuf,
     binaries: &'a Path,
@@ -331,7 +338,8 @@ struct Home<'a> {
 }
 
 impl<'a> Home<'a> {
-    fn new(
+    /// The home of this role; made by the first call, the same again for later ones.
+    pub fn new(
         lab: &Lab,
         namespace: &'a Namespace,
         role: &'static str,
@@ -360,7 +368,7 @@ impl<'a> Home<'a> {
     }
 
     /// A command inside the network namespace that sees this home.
-    fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
+    pub fn command(&self, program: &str, arguments: &[&str]) -> Result<Command> {
         let mut command = self.namespace.command("sh");
         command
             .arg("-ec")
@@ -380,7 +388,7 @@ impl<'a> Home<'a> {
     }
 
     /// Runs a program to its end and returns what it printed.
-    fn call(&self, program: &str, arguments: &[&str]) -> Result<String> {
+    pub fn call(&self, program: &str, arguments: &[&str]) -> Result<String> {
         let output = self.command(program, arguments)?.output()?;
         if !output.status.success() {
             bail!(
@@ -392,7 +400,13 @@ impl<'a> Home<'a> {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn daemon(&self, program: &str, arguments: &[&str]) -> Result<Daemon> {
+    /// Directory that holds `etc`, `lib` and `run` of this side.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Starts a program that stays; what it says goes to the log of this role.
+    pub fn daemon(&self, program: &str, arguments: &[&str]) -> Result<Daemon> {
         let log = self.path.with_extension("log");
         let file = File::options().create(true).append(true).open(&log)?;
         let child = self
@@ -408,14 +422,16 @@ impl<'a> Home<'a> {
     }
 }
 
-struct Daemon {
+/// A program of Marline that runs; whoever holds it ends it.
+pub struct Daemon {
     child: Child,
     role: &'static str,
     log: PathBuf,
 }
 
 impl Daemon {
-    fn check(&mut self) -> Result<()> {
+    /// Fails when it has ended by itself, with what it said last.
+    pub fn check(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!(
                 "the {} ended by itself ({status}): {}",
@@ -426,13 +442,22 @@ impl Daemon {
         Ok(())
     }
 
-    fn last_words(&self) -> String {
+    /// The end of its log.
+    pub fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(12)..].join("\n")
     }
 
-    fn stop(mut self) {
+    /// Ends it on the spot, as the kernel does when memory runs out.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, and ends it when it does not.
+    pub fn stop(mut self) {
         // `ip netns exec` and `sh` have become the daemon itself by exec: this is its pid.
         if let Some(pid) = Pid::from_raw(self.child.id() as i32) {
             let _ = kill_process(pid, Signal::TERM);

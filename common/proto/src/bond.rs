@@ -100,8 +100,6 @@ pub struct Bond {
     last_evidence: Time,
     last_packet: Time,
     up: bool,
-    /// Something waited for a path when the last packet was sent.
-    backlogged: bool,
     token: u64,
     arrived: Vec<PacketKey>,
     lost: Vec<PacketKey>,
@@ -156,7 +154,6 @@ impl Bond {
             last_evidence: Time::ZERO,
             last_packet: Time::ZERO,
             up: false,
-            backlogged: false,
             token,
             arrived: Vec::new(),
             lost: Vec::new(),

@@ -31,12 +31,10 @@ use crate::store::PacketKey;
 use crate::time::Time;
 use crate::transmit::Arrival;
 
-/// Credit that a path may save up while something waits and the driver is late.
-const CREDIT_LATE: Duration = Duration::from_millis(3);
-/// Credit that it may save up while there is nothing to send. More would let
-/// short bursts of a flow past the pacer and into the path's own queue, where
-/// they hide that the flow could use another path as well.
-const CREDIT_IDLE: Duration = Duration::from_micros(300);
+/// Credit that a path may save up, for a late driver and for the bursts in which
+/// flows arrive. With less, every burst spills over to slower paths and makes
+/// its flow wait for them, which an inner BBR takes for a slower network.
+const CREDIT: Duration = Duration::from_millis(3);
 /// Longest train of datagrams handed over at once, in time of the path's rate.
 const TRAIN: Duration = Duration::from_millis(1);
 /// After this long without a successor the promise "more follows" is taken back.
@@ -299,13 +297,6 @@ impl Path {
         self.was_full
     }
 
-    /// Forfeits what credit an idle path has no right to, before it sends.
-    pub fn save_credit(&mut self, now: Time, backlogged: bool) {
-        if !backlogged {
-            self.next_send = self.next_send.max(now - CREDIT_IDLE);
-        }
-    }
-
     /// Accounts for a sealed datagram that carries or asks for an acknowledgement.
     pub fn on_sealed(&mut self, now: Time, number: Number, out: Outgoing, more: Option<bool>) {
         self.sent.on_sent(now, number, out);
@@ -316,7 +307,7 @@ impl Path {
         if out.eliciting {
             self.was_full = false;
             let time = Duration::from_secs_f64(out.len as f64 / self.rate.pace());
-            self.next_send = self.next_send.max(now - CREDIT_LATE) + time;
+            self.next_send = self.next_send.max(now - CREDIT) + time;
         }
     }
 

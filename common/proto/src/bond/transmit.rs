@@ -409,9 +409,7 @@ impl Bond {
             limited,
             packet: Some(key),
         };
-        path.save_credit(now, self.backlogged);
         path.on_sealed(now, number, outgoing, Some(more));
-        self.backlogged = more;
         let tag = path.tag;
         self.count_copy(duplicate, again);
         if !duplicate && self.wants_copy(class, losses, again) {

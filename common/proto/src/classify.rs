@@ -65,12 +65,8 @@ const REALTIME_RATE: f64 = 60_000.0;
 /// The class of a packet's flow.
 pub fn classify(packet: &PacketInfo, flow: &Behaviour) -> Class {
     let thin = flow.rate <= flow.bulk_rate;
-    match packet.transport {
-        Transport::Icmp => return if thin { Class::Realtime } else { Class::Bulk },
-        Transport::Tcp { control: true, .. } if flow.bytes <= BULK_AFTER_BYTES => {
-            return Class::Interactive;
-        }
-        _ => {}
+    if packet.transport == Transport::Icmp {
+        return if thin { Class::Realtime } else { Class::Bulk };
     }
     let small = flow.mean_len <= REALTIME_MEAN_LEN && flow.rate <= REALTIME_RATE;
     let marked = matches!(packet.dscp, 34 | 36 | 38 | 40 | 46 | 48);
@@ -78,10 +74,9 @@ pub fn classify(packet: &PacketInfo, flow: &Behaviour) -> Class {
     if thin && !is_tcp && (small || marked) {
         return Class::Realtime;
     }
-    if thin && (flow.bytes <= BULK_AFTER_BYTES || flow.mean_len <= REALTIME_MEAN_LEN) {
-        return Class::Interactive;
-    }
-    if flow.bytes <= BULK_AFTER_BYTES || (thin && is_tcp && flow.rate <= REALTIME_RATE) {
+    // Short so far, or thin: acknowledgements, an old shell.
+    let slow_tcp = is_tcp && flow.rate <= REALTIME_RATE;
+    if flow.bytes <= BULK_AFTER_BYTES || thin && (flow.mean_len <= REALTIME_MEAN_LEN || slow_tcp) {
         return Class::Interactive;
     }
     Class::Bulk

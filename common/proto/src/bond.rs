@@ -29,6 +29,7 @@ use crate::mss;
 use crate::packet::{self, Transport};
 use crate::path::{Address, Change, MessageContent, Path};
 use crate::queue::{Queue, QueueDrop};
+use crate::release::Latency;
 use crate::reorder::Reorder;
 use crate::schedule::{self, Order, PathView};
 use crate::session::Session;
@@ -91,6 +92,7 @@ pub struct Bond {
     copies: VecDeque<(PacketKey, u8)>,
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
+    latency: Latency,
     order: Order,
     views: Vec<PathView>,
     best: Option<u8>,
@@ -138,13 +140,14 @@ impl Bond {
             boot,
             peer_boot: None,
             paths: Vec::new(),
-            flows: FlowTable::default(),
+            flows: FlowTable::new(side == Side::Client),
             queue: Queue::default(),
             store: Store::default(),
             retransmits: VecDeque::new(),
             copies: VecDeque::new(),
             stashed: None,
             reorder: Reorder::default(),
+            latency: Latency::default(),
             order: Order::default(),
             views: Vec::new(),
             best: None,
@@ -608,6 +611,9 @@ impl Bond {
         let previous = self.best.and_then(|tag| self.path_index(tag));
         schedule::order(&self.views, self.mode, previous, &mut self.order);
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
+        let lossy = self.paths.iter().any(Path::is_lossy);
+        let repair = lossy.then(|| self.repair_time() / 2);
+        self.latency.update(now, &self.order, repair);
     }
 
     /// A picture of it.

@@ -14,6 +14,7 @@ use crate::classify::{Behaviour, Class, classify};
 use crate::codel::Codel;
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
+use crate::release::{self, Habits, Remote};
 use crate::time::Time;
 
 /// A packet that waits for a path.
@@ -66,8 +67,13 @@ pub struct Flow {
     pub waiting_since: Option<Time>,
     /// Until when it may use every path, not only the best.
     pub wide_until: Time,
+    /// Whether it uses every path and a constant latency from its first packet on.
+    pub steady: bool,
+    began: Time,
 }
 
+/// How long a flow may take to show that it is long, as was expected.
+const STEADY_AT_LEAST: Duration = Duration::from_secs(2);
 /// The window over which a flow's rate is measured.
 const RATE_WINDOW: Duration = Duration::from_millis(500);
 
@@ -90,6 +96,8 @@ impl Flow {
             standing: Standing::Out,
             waiting_since: None,
             wide_until: Time::ZERO,
+            steady: false,
+            began: now,
         }
     }
 
@@ -108,6 +116,8 @@ impl Flow {
             self.rate = self.window_bytes as f64 / span.as_secs_f64();
             self.window_start = now;
             self.window_bytes = 0;
+            // It was expected to be long and is not: no more latency for nothing.
+            self.steady &= self.rate >= bulk_rate || now.since(self.began) < STEADY_AT_LEAST;
         }
         self.window_bytes += len;
         // A flow that already sent more in this window than it used to is
@@ -141,7 +151,7 @@ impl Flow {
     fn is_ordered(&self, packet: &PacketInfo) -> bool {
         match packet.transport {
             Transport::Tcp { pure_ack, .. } => !pure_ack,
-            Transport::Udp | Transport::Other => self.class == Class::Bulk,
+            Transport::Udp | Transport::Other => self.steady || self.class == Class::Bulk,
             Transport::Icmp | Transport::Fragment => false,
         }
     }
@@ -153,17 +163,40 @@ pub struct FlowTable {
     slots: Vec<Flow>,
     by_key: HashMap<FlowKey, u16>,
     hand: usize,
+    habits: Habits,
+    ours_is_source: bool,
 }
 
 impl FlowTable {
+    /// An empty table. `ours_is_source`: the end of each flow that belongs to the
+    /// bond's user is its source (client), not its destination (server).
+    pub fn new(ours_is_source: bool) -> Self {
+        FlowTable {
+            ours_is_source,
+            ..FlowTable::default()
+        }
+    }
+
     /// Finds or makes the packet's flow, and says whether the packet is ordered.
     /// `None` when every slot is in use.
     pub fn admit(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Option<(u16, bool)> {
-        let slot = match self.by_key.get(&packet.key) {
-            Some(&slot) => slot,
+        let known = self.by_key.get(&packet.key).copied();
+        let slot = match known {
+            Some(slot) => slot,
             None => self.make(now, packet.key)?,
         };
         let flow = &mut self.slots[usize::from(slot)];
+        if matches!(packet.transport, Transport::Tcp { .. } | Transport::Udp) {
+            let remote = Remote::of(&packet.key, self.ours_is_source);
+            let len = packet.len as u64;
+            if known.is_none() {
+                flow.steady = self.habits.begin(now, remote);
+            } else if (release::LONG_AFTER_BYTES..release::LONG_AFTER_BYTES + len)
+                .contains(&(flow.bytes + len))
+            {
+                self.habits.was_long(remote);
+            }
+        }
         flow.note(now, packet, bulk_rate);
         Some((slot, flow.is_ordered(packet)))
     }

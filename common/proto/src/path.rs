@@ -365,6 +365,12 @@ impl Path {
         change
     }
 
+    /// Whether losses are to be expected.
+    pub fn is_lossy(&self) -> bool {
+        const LOSSY: f64 = 0.001;
+        self.loss_share > LOSSY
+    }
+
     fn note_losses(&mut self, arrived: u32, lost: u32) {
         self.lost_since_ack += lost;
         let total = arrived + lost;

@@ -31,11 +31,18 @@ const GIVEN_UP: usize = 128;
 /// Places of unordered packets that are remembered behind a hole.
 const PASSED: usize = 2_048;
 
+/// Packets due within this time leave together, or each would need a wake-up of its own.
+const RELEASE_SLACK: Duration = Duration::from_micros(500);
+
 #[derive(Debug)]
 enum Place {
     Missing,
     Passed,
-    Held { packet: PacketBuf, stamp: u32 },
+    Held {
+        packet: PacketBuf,
+        stamp: u32,
+        due: Time,
+    },
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +105,8 @@ pub struct Arrived {
     pub stamp: u32,
     /// Whether it waits for earlier ones.
     pub ordered: bool,
+    /// Not to be delivered before, if it is ordered.
+    pub due: Time,
     /// The inner packet.
     pub packet: PacketBuf,
 }
@@ -151,10 +160,12 @@ impl Reorder {
             pool.put(arrived.packet);
             return Verdict::Duplicate;
         }
-        let verdict = if arrived.ordered && at > 0 {
+        let early = arrived.due > now + RELEASE_SLACK;
+        let verdict = if arrived.ordered && (at > 0 || early) {
             flow.window[at] = Place::Held {
                 packet: arrived.packet,
                 stamp: arrived.stamp,
+                due: arrived.due.min(now + limits::HOLD_MAX),
             };
             flow.held += 1;
             self.held += 1;
@@ -166,8 +177,7 @@ impl Reorder {
         };
         if at == 0 {
             flow.drain(now, ready, &mut self.held);
-        }
-        if !flow.window.is_empty() && flow.blocked_since.is_none() {
+        } else if flow.starts_with_hole() && flow.blocked_since.is_none() {
             flow.blocked_since = Some(now);
         }
         if !flow.window.is_empty() && !self.blocked.contains(&arrived.slot) {
@@ -211,10 +221,12 @@ impl Reorder {
         while i < self.blocked.len() {
             let slot = self.blocked[i];
             let flow = self.flows.get_mut(&slot).expect("a blocked flow exists");
-            if flow.lost_since.is_none() && flow.first_stamp().is_some_and(|s| !may_bring(s)) {
+            if !flow.starts_with_hole() {
+                flow.drain(now, ready, &mut self.held);
+            } else if flow.lost_since.is_none() && flow.first_stamp().is_some_and(|s| !may_bring(s)) {
                 flow.lost_since = Some(now);
             }
-            if flow.due(repair).is_some_and(|due| due <= now) {
+            if flow.starts_with_hole() && flow.due(repair).is_some_and(|due| due <= now) {
                 self.counters.skipped_late += flow.skip_hole(now, ready, &mut self.held);
                 // The next hole gets its own look.
                 continue;
@@ -260,7 +272,12 @@ impl Reorder {
                 .unwrap_or(Time::NEVER)
         });
         if let Some(flow) = oldest.and_then(|slot| self.flows.get_mut(&slot)) {
-            self.counters.skipped_full += flow.skip_hole(now, ready, &mut self.held);
+            self.counters.skipped_full += if flow.starts_with_hole() {
+                flow.skip_hole(now, ready, &mut self.held)
+            } else {
+                let half = flow.next + flow.window.len() as u64 / 2;
+                flow.advance_to(half, ready, &mut self.held)
+            };
         }
     }
 }
@@ -274,8 +291,15 @@ impl FlowOrder {
         })
     }
 
-    /// When the hole at the front is given up.
+    fn starts_with_hole(&self) -> bool {
+        matches!(self.window.front(), Some(Place::Missing))
+    }
+
+    /// When the hole at the front is given up, or the packet at the front may leave.
     fn due(&self, repair: Duration) -> Option<Time> {
+        if let Some(Place::Held { due, .. }) = self.window.front() {
+            return Some(*due);
+        }
         let since = self.blocked_since?;
         if self.held == 0 {
             // Nobody waits; the place is kept as long as a repair may come.
@@ -288,14 +312,16 @@ impl FlowOrder {
     /// Delivers what is next in order.
     fn drain(&mut self, now: Time, ready: &mut VecDeque<PacketBuf>, held: &mut usize) {
         while let Some(front) = self.window.front() {
-            if matches!(front, Place::Missing) {
-                break;
+            match front {
+                Place::Missing => break,
+                Place::Held { due, .. } if *due > now + RELEASE_SLACK => break,
+                Place::Held { .. } | Place::Passed => {}
             }
             self.pass_front(ready, held);
         }
         // Another hole, another wait.
         self.lost_since = None;
-        self.blocked_since = (!self.window.is_empty()).then_some(now);
+        self.blocked_since = self.starts_with_hole().then_some(now);
     }
 
     /// Moves past the place at the front; true when it was missing.
@@ -381,6 +407,7 @@ mod tests {
                 seq,
                 stamp: seq * 10,
                 ordered,
+                due: Time::ZERO,
                 packet,
             };
             let now = Time::from_millis(ms);

@@ -28,6 +28,8 @@ pub struct Stored {
     pub class: Class,
     /// Whether it is delivered in order.
     pub ordered: bool,
+    /// Whether it is released at a constant latency.
+    pub steady: bool,
     /// When it was first sent.
     pub first_sent: Time,
     /// Transmissions so far.
@@ -119,6 +121,7 @@ mod tests {
             seq,
             class: Class::Bulk,
             ordered: true,
+            steady: false,
             first_sent: Time::ZERO,
             copies: 1,
             losses: 0,

@@ -4,6 +4,7 @@
 //! path (number, delay, bytes), then done.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
 use crate::PacketBuf;
@@ -12,8 +13,10 @@ use crate::event::{Event, PathReason};
 use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe};
 use crate::packet;
 use crate::path::{Address, Candidate, Greeting, Incoming, MessageContent};
+use crate::release;
 use crate::reorder::{Arrived, Verdict};
 use crate::session::{Number, OpenError, Opened};
+use crate::stamp;
 use crate::time::Time;
 use crate::transmit::Arrival;
 
@@ -97,7 +100,7 @@ impl Bond {
             self.drop_packet("packet_without_frame");
             return ctx.pool.put(buf);
         }
-        let (stamp, frame) = match frame::decode(content) {
+        let (sent, frame) = match frame::decode(content) {
             Ok(decoded) => decoded,
             Err(_) => {
                 self.drop_packet("frame_malformed");
@@ -112,7 +115,7 @@ impl Bond {
         let incoming = Incoming {
             number,
             len: wire_len,
-            stamp: Some(stamp),
+            stamp: Some(sent),
             more,
             eliciting: frame.is_ack_eliciting(),
         };
@@ -137,7 +140,7 @@ impl Bond {
                 // The frame header fills the headroom exactly: the packet is in place.
                 const _: () = assert!(HEADER_LEN == HEADROOM);
                 buf.set_len(inner_len);
-                self.handle_data(now, header, stamp, buf, ctx);
+                self.handle_data(now, index, header, sent, buf, ctx);
             }
             Frame::Ack(ack) => {
                 self.handle_ack(now, &ack, ctx);
@@ -172,8 +175,9 @@ impl Bond {
     fn handle_data(
         &mut self,
         now: Time,
+        index: usize,
         header: DataHeader,
-        stamp: u32,
+        sent: u32,
         packet: PacketBuf,
         ctx: &mut Context<'_>,
     ) {
@@ -190,14 +194,27 @@ impl Bond {
         let arrived = Arrived {
             slot: header.flow,
             seq: header.seq,
-            stamp,
+            stamp: sent,
             ordered: header.ordered,
+            due: self.due(now, index, header.release, sent),
             packet,
         };
         let verdict = self.reorder.on_packet(now, arrived, ctx.ready, ctx.pool);
         if verdict != Verdict::Duplicate {
             self.account_ready(before, ctx);
         }
+    }
+
+    /// When a packet may be released: its sender's wish counts from the lowest delay of all paths.
+    fn due(&self, now: Time, index: usize, release: u8, sent: u32) -> Time {
+        if release == 0 || !self.paths[index].health.is_active() {
+            return now;
+        }
+        let took = stamp::difference(stamp::stamp(now), sent) as u32;
+        let bases = self.paths.iter().filter_map(|p| p.received.base_delay());
+        let late = bases.map(|b| stamp::difference(took, b)).max().unwrap_or(0);
+        let late = Duration::from_nanos(late.max(0) as u64 * stamp::UNIT_NS);
+        release::due(now, release, late)
     }
 
     fn owns(&self, source: IpAddr) -> bool {

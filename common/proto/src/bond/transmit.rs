@@ -375,6 +375,11 @@ impl Bond {
         if !duplicate {
             stored.queued = false;
         }
+        let release = if stored.steady {
+            self.latency.units(now.since(stored.first_sent))
+        } else {
+            0
+        };
         let header = DataHeader {
             more,
             duplicate,
@@ -383,7 +388,7 @@ impl Bond {
             class: stored.class,
             flow: stored.slot,
             seq: stored.seq as u32 & 0x00ff_ffff,
-            release: 0,
+            release,
         };
         let inner_len = stored.packet.len();
         let stamp = stamp::stamp(now);
@@ -460,6 +465,7 @@ impl Bond {
             seq: flow.take_seq(),
             class: flow.class,
             ordered: queued.ordered,
+            steady: flow.steady,
             first_sent: now,
             copies: 0,
             losses: 0,
@@ -493,7 +499,7 @@ fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool {
     if waits || flow.rate() > WANTS_MORE_SHARE * best_capacity {
         flow.wide_until = now + WIDE_FOR;
     }
-    flow.wide_until > now
+    flow.steady || flow.wide_until > now
 }
 
 fn transmit(to: Address, len: usize) -> Transmit {

@@ -90,6 +90,37 @@ impl Epoch {
     }
 }
 
+/// The lowest delay of the last five to ten seconds.
+#[derive(Debug, Default)]
+struct BaseDelay {
+    now: Option<u32>,
+    before: Option<u32>,
+    since: Time,
+}
+
+impl BaseDelay {
+    fn note(&mut self, now: Time, delay: u32) {
+        const BUCKET: Duration = Duration::from_secs(5);
+        if now.since(self.since) > BUCKET {
+            self.since = now;
+            self.before = self.now.take();
+        }
+        self.now = Some(self.now.map_or(delay, |d| lower(d, delay)));
+    }
+
+    fn lowest(&self) -> Option<u32> {
+        match (self.now, self.before) {
+            (Some(a), Some(b)) => Some(lower(a, b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// The lower of two delays that wrap like stamps.
+fn lower(a: u32, b: u32) -> u32 {
+    if stamp::difference(a, b) < 0 { a } else { b }
+}
+
 /// A datagram as it arrived.
 #[derive(Clone, Copy, Debug)]
 pub struct Incoming {
@@ -112,6 +143,7 @@ pub struct ReceivedLog {
     bytes: u32,
     last_arrival: Option<Time>,
     min_delay: Option<u32>,
+    base: BaseDelay,
     watermark: Option<u32>,
     more: bool,
     pending: u32,
@@ -162,6 +194,7 @@ impl ReceivedLog {
             if lowest {
                 self.min_delay = Some(delay);
             }
+            self.base.note(now, delay);
             if self
                 .watermark
                 .is_none_or(|w| stamp::difference(sent, w) >= 0)
@@ -226,6 +259,11 @@ impl ReceivedLog {
         }
         self.watermark
             .is_some_and(|w| stamp::difference(w, sent) < 0)
+    }
+
+    /// Lowest arrival stamp minus send stamp of the last seconds: comparable between paths.
+    pub fn base_delay(&self) -> Option<u32> {
+        self.base.lowest()
     }
 
     /// When something arrived last.

@@ -80,7 +80,7 @@ pub struct Habits {
 }
 
 impl Habits {
-    /// A flow begins. Says whether it is expected to be long: more than half of the earlier ones were.
+    /// A flow begins. Says whether it is expected to be long: at least half of the earlier ones were.
     pub fn begin(&mut self, now: Time, remote: Remote) -> bool {
         if self.by_remote.len() >= REMEMBERED && !self.by_remote.contains_key(&remote) {
             self.forget(now);
@@ -94,7 +94,7 @@ impl Habits {
             (habit.flows, habit.long) = (0, 0);
         }
         habit.seen = now;
-        let expected = habit.long * 2 > habit.flows;
+        let expected = habit.long > 0 && habit.long * 2 >= habit.flows;
         if habit.flows >= EXPERIENCE {
             habit.flows /= 2;
             habit.long /= 2;
@@ -162,4 +162,112 @@ impl Latency {
 pub fn due(now: Time, units: u8, late: Duration) -> Time {
     let wait = Duration::from_secs_f64(f64::from(units) * UNIT_MS / 1e3);
     now + wait.saturating_sub(late)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::Role;
+    use crate::schedule::PathView;
+
+    fn remote(n: u32) -> Remote {
+        Remote {
+            address: IpAddr::V4(Ipv4Addr::from(n)),
+            port: 443,
+            protocol: 6,
+        }
+    }
+
+    #[test]
+    fn a_remote_end_whose_flows_were_long_is_expected_to_bring_another_long_one() {
+        let mut habits = Habits::default();
+        let now = Time::from_millis(0);
+        assert!(!habits.begin(now, remote(1)), "nothing is known");
+        habits.was_long(remote(1));
+        assert!(habits.begin(now, remote(1)));
+        assert!(!habits.begin(now, remote(2)), "another one is not");
+    }
+
+    #[test]
+    fn a_remote_end_with_mostly_short_flows_is_not_expected_to_bring_a_long_one() {
+        let mut habits = Habits::default();
+        let now = Time::from_millis(0);
+        for _ in 0..4 {
+            habits.begin(now, remote(1));
+        }
+        habits.was_long(remote(1));
+        assert!(!habits.begin(now, remote(1)));
+    }
+
+    #[test]
+    fn old_experience_is_forgotten_and_memory_is_bounded() {
+        let mut habits = Habits::default();
+        habits.begin(Time::from_millis(0), remote(0));
+        habits.was_long(remote(0));
+        let later = Time::from_millis(0) + FORGOTTEN_AFTER * 2;
+        assert!(!habits.begin(later, remote(0)));
+        for n in 0..10_000 {
+            habits.begin(later + Duration::from_millis(n), remote(n as u32));
+            assert!(habits.by_remote.len() <= REMEMBERED);
+        }
+        assert!(habits.by_remote.contains_key(&remote(9_999)));
+    }
+
+    fn order(delays: &[f64]) -> Order {
+        let view = |(index, &delay_ms): (usize, &f64)| PathView {
+            index,
+            role: Role::Always,
+            active: true,
+            delay_ms,
+            capacity: 1e6,
+            measured: true,
+            ready_in: Duration::ZERO,
+            full: false,
+        };
+        Order {
+            usable: delays.iter().enumerate().map(view).collect(),
+            wide: delays.len(),
+        }
+    }
+
+    #[test]
+    fn the_latency_covers_the_spread_and_falls_slowly() {
+        let mut latency = Latency::default();
+        let mut now = Time::from_millis(1_000);
+        latency.update(now, &order(&[10.0, 35.0]), None);
+        assert_eq!(latency.units(Duration::ZERO), 14);
+        now += Duration::from_millis(20);
+        latency.update(now, &order(&[10.0, 11.0]), None);
+        assert_eq!(latency.units(Duration::ZERO), 14, "27 ms of 28 are left");
+        now += Duration::from_millis(1_000);
+        latency.update(now, &order(&[10.0, 11.0]), None);
+        assert_eq!(latency.units(Duration::ZERO), 2);
+    }
+
+    #[test]
+    fn a_lone_path_asks_for_no_latency() {
+        let mut latency = Latency::default();
+        latency.update(Time::from_millis(1), &order(&[10.0]), None);
+        assert_eq!(latency.units(Duration::ZERO), 0);
+    }
+
+    #[test]
+    fn a_packet_that_is_sent_again_is_due_when_it_was_at_first() {
+        let mut latency = Latency::default();
+        latency.update(Time::from_millis(1), &order(&[0.0, 37.0]), None);
+        assert_eq!(latency.units(Duration::ZERO), 20);
+        assert_eq!(latency.units(Duration::from_millis(30)), 5);
+        assert_eq!(latency.units(Duration::from_millis(90)), 0);
+    }
+
+    #[test]
+    fn a_packet_that_took_the_slow_path_waits_no_longer() {
+        let now = Time::from_millis(100);
+        let at = |units, late| due(now, units, Duration::from_millis(late)).since(now);
+        assert_eq!(at(10, 0), Duration::from_millis(20));
+        assert_eq!(at(10, 15), Duration::from_millis(5));
+        assert_eq!(at(10, 30), Duration::ZERO);
+    }
 }

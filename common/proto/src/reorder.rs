@@ -10,6 +10,9 @@
 //!    time that a repair takes has passed as well;
 //! 4. the cap: [`limits::HOLD_MAX`].
 //!
+//! A packet may also be due only later ([`crate::release`]): then it leaves in order
+//! and at its moment.
+//!
 //! The timer alone would be wrong both ways, too short for unequal paths and
 //! too long for a loss; so the evidence decides and the cap is the backstop.
 //!
@@ -223,7 +226,8 @@ impl Reorder {
             let flow = self.flows.get_mut(&slot).expect("a blocked flow exists");
             if !flow.starts_with_hole() {
                 flow.drain(now, ready, &mut self.held);
-            } else if flow.lost_since.is_none() && flow.first_stamp().is_some_and(|s| !may_bring(s)) {
+            } else if flow.lost_since.is_none() && flow.first_stamp().is_some_and(|s| !may_bring(s))
+            {
                 flow.lost_since = Some(now);
             }
             if flow.starts_with_hole() && flow.due(repair).is_some_and(|due| due <= now) {
@@ -401,13 +405,17 @@ mod tests {
         }
 
         fn packet(&mut self, ms: u64, seq: u32, ordered: bool) -> Verdict {
+            self.packet_due(ms, seq, ordered, 0)
+        }
+
+        fn packet_due(&mut self, ms: u64, seq: u32, ordered: bool, due: u64) -> Verdict {
             let packet = PacketBuf::copy_of(&seq.to_be_bytes());
             let arrived = Arrived {
                 slot: 1,
                 seq,
                 stamp: seq * 10,
                 ordered,
-                due: Time::ZERO,
+                due: Time::from_millis(due),
                 packet,
             };
             let now = Time::from_millis(ms);
@@ -445,6 +453,34 @@ mod tests {
         assert_eq!(b.packet(1, 0, true), Verdict::Duplicate);
         assert_eq!(b.packet(1, 2, true), Verdict::Duplicate);
         assert_eq!(b.delivered(), [0]);
+    }
+
+    #[test]
+    fn packets_leave_in_order_and_not_before_they_are_due() {
+        let mut b = Bench::new();
+        assert_eq!(b.packet_due(0, 0, true, 20), Verdict::Held);
+        assert_eq!(b.packet_due(1, 1, true, 21), Verdict::Held);
+        assert_eq!(b.reorder.next_due(REPAIR), Some(Time::from_millis(20)));
+        b.time(19, true);
+        assert_eq!(b.delivered(), []);
+        b.time(20, true);
+        assert_eq!(b.delivered(), [0]);
+        b.time(21, true);
+        assert_eq!(b.delivered(), [1]);
+        assert_eq!(b.packet_due(30, 2, true, 25), Verdict::Delivered, "late");
+        assert!(!b.reorder.is_blocked() || b.reorder.next_due(REPAIR).is_none());
+    }
+
+    #[test]
+    fn a_hole_before_packets_that_are_not_due_is_judged_by_evidence() {
+        let mut b = Bench::new();
+        b.packet_due(0, 1, true, 50);
+        b.time(10, false);
+        b.time(40, false);
+        assert_eq!(b.reorder.counters.skipped_late, 1);
+        assert_eq!(b.delivered(), [], "the hole is given up, the moment is not");
+        b.time(50, false);
+        assert_eq!(b.delivered(), [1]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use marline_sim::event::{Plan, UplinkSpec};
 use marline_sim::link::LinkParams;
 use marline_sim::tcp::Algorithm;
-use marline_sim::workload::Direction;
+use marline_sim::workload::{Direction, FlowSpec};
 
 use crate::harness::{bulk, fast_and_slow, play_beside_native, share};
 
@@ -43,6 +43,34 @@ fn one_upload_gets_the_sum_with_cubic() {
 #[test]
 fn one_upload_gets_the_sum_with_bbr() {
     adds_up(Direction::Up, Algorithm::Bbr, 0.60);
+}
+
+/// The second of two flows to one place, with round trips of 20 and 120 ms.
+fn knows_the_place(cc: Algorithm) {
+    let uplinks = vec![
+        UplinkSpec::new("near", LinkParams::new(50.0, 10.0)),
+        UplinkSpec::new("far", LinkParams::new(50.0, 60.0)),
+    ];
+    let first = FlowSpec {
+        stop_s: Some(9.0),
+        ..bulk(Direction::Down, cc)
+    };
+    let second = FlowSpec {
+        start_s: 10.0,
+        ..bulk(Direction::Down, cc)
+    };
+    let plan = Plan {
+        measure_from_s: 11.0,
+        ..Plan::new("known place", 20.0, uplinks, vec![first, second])
+    };
+    let report = play_beside_native(&plan);
+    let share = share(&report.flows[1]);
+    assert!(share >= 0.85, "{share:.3}\n{}", report.text());
+}
+
+#[test]
+fn a_second_download_from_a_known_place_gets_the_sum_of_far_apart_uplinks_with_bbr() {
+    knows_the_place(Algorithm::Bbr);
 }
 
 #[test]

@@ -90,35 +90,59 @@ impl Epoch {
     }
 }
 
-/// The lowest delay of the last five to ten seconds.
+/// Lowest and highest delay of the last seconds, as differences of stamps.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    low: u32,
+    high: u32,
+}
+
+impl Range {
+    fn around(self, other: Range) -> Range {
+        let less = |a, b| stamp::difference(a, b) < 0;
+        Range {
+            low: if less(other.low, self.low) {
+                other.low
+            } else {
+                self.low
+            },
+            high: if less(self.high, other.high) {
+                other.high
+            } else {
+                self.high
+            },
+        }
+    }
+}
+
+/// The delays of the present bucket of time and of the one before it.
 #[derive(Debug, Default)]
-struct BaseDelay {
-    now: Option<u32>,
-    before: Option<u32>,
+struct Delays {
+    now: Option<Range>,
+    before: Option<Range>,
     since: Time,
 }
 
-impl BaseDelay {
+impl Delays {
     fn note(&mut self, now: Time, delay: u32) {
         const BUCKET: Duration = Duration::from_secs(5);
         if now.since(self.since) > BUCKET {
             self.since = now;
             self.before = self.now.take();
         }
-        self.now = Some(self.now.map_or(delay, |d| lower(d, delay)));
+        let only = Range {
+            low: delay,
+            high: delay,
+        };
+        self.now = Some(self.now.map_or(only, |r| r.around(only)));
     }
 
-    fn lowest(&self) -> Option<u32> {
+    fn range(&self) -> Option<Range> {
         match (self.now, self.before) {
-            (Some(a), Some(b)) => Some(lower(a, b)),
+            (Some(a), Some(b)) => Some(a.around(b)),
             (a, b) => a.or(b),
         }
     }
-}
-
-/// The lower of two delays that wrap like stamps.
-fn lower(a: u32, b: u32) -> u32 {
-    if stamp::difference(a, b) < 0 { a } else { b }
 }
 
 /// A datagram as it arrived.
@@ -143,7 +167,7 @@ pub struct ReceivedLog {
     bytes: u32,
     last_arrival: Option<Time>,
     min_delay: Option<u32>,
-    base: BaseDelay,
+    delays: Delays,
     watermark: Option<u32>,
     more: bool,
     pending: u32,
@@ -194,7 +218,7 @@ impl ReceivedLog {
             if lowest {
                 self.min_delay = Some(delay);
             }
-            self.base.note(now, delay);
+            self.delays.note(now, delay);
             if self
                 .watermark
                 .is_none_or(|w| stamp::difference(sent, w) >= 0)
@@ -247,23 +271,30 @@ impl ReceivedLog {
         self.epochs.back().map(|e| (e.session, e.largest()))
     }
 
-    /// Whether something sent at `sent` or before could still arrive here.
+    /// Whether something sent at `sent` or before could still arrive here. A path
+    /// that promised more is waited for until it falls silent; one that did not
+    /// may have been given something since, which then takes as long as it usually does.
     pub fn may_still_bring(&self, now: Time, sent: u32) -> bool {
         const UNKNOWN_AFTER: Duration = Duration::from_secs(30);
-        if !self.more
+        /// Above the longest delay of late, in units of stamps: 2 ms.
+        const MARGIN: i32 = 250;
+        if self
+            .last_arrival
+            .is_none_or(|t| now.since(t) > UNKNOWN_AFTER)
             || self
-                .last_arrival
-                .is_none_or(|t| now.since(t) > UNKNOWN_AFTER)
+                .watermark
+                .is_none_or(|w| stamp::difference(w, sent) >= 0)
         {
             return false;
         }
-        self.watermark
-            .is_some_and(|w| stamp::difference(w, sent) < 0)
+        let took = stamp::difference(stamp::stamp(now), sent) as u32;
+        let usual = self.delays.range();
+        self.more || usual.is_some_and(|r| stamp::difference(took, r.high) < MARGIN)
     }
 
     /// Lowest arrival stamp minus send stamp of the last seconds: comparable between paths.
     pub fn base_delay(&self) -> Option<u32> {
-        self.base.lowest()
+        self.delays.range().map(|r| r.low)
     }
 
     /// When something arrived last.
@@ -382,17 +413,21 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_promised_nothing_more_has_no_say() {
+    fn a_path_that_promised_nothing_more_has_a_say_as_long_as_it_usually_takes() {
         let mut log = ReceivedLog::default();
-        let sent = |stamp, more| Incoming {
-            stamp: Some(stamp),
+        let at = |ms| stamp::stamp(Time::from_millis(ms));
+        let sent = |ms, more| Incoming {
+            stamp: Some(at(ms)),
             more: Some(more),
-            ..arrival(u64::from(stamp))
+            ..arrival(ms)
         };
-        log.on_received(Time::ZERO, sent(10, true));
-        assert!(log.may_still_bring(Time::ZERO, 11));
-        assert!(!log.may_still_bring(Time::ZERO, 10));
-        log.on_received(Time::ZERO, sent(20, false));
-        assert!(!log.may_still_bring(Time::ZERO, 21));
+        // It takes 30 ms.
+        log.on_received(Time::from_millis(40), sent(10, true));
+        assert!(log.may_still_bring(Time::from_millis(400), at(11)));
+        assert!(!log.may_still_bring(Time::from_millis(40), at(10)));
+        log.on_received(Time::from_millis(50), sent(20, false));
+        assert!(log.may_still_bring(Time::from_millis(60), at(50)));
+        assert!(log.may_still_bring(Time::from_millis(81), at(50)));
+        assert!(!log.may_still_bring(Time::from_millis(83), at(50)));
     }
 }

@@ -4,7 +4,8 @@
 //! with a client, a server, and per uplink a NAT box ([`nat`]) and two links;
 //! [`workload`] is the traffic, both ends of it, over the TCP of [`tcp`];
 //! [`check`] knows what must always hold, [`report`] what came of it, and
-//! [`native`] what the same traffic gets without any tunnel.
+//! [`native`] what the same traffic gets without any tunnel; [`sweep`] puts the
+//! two beside each other over many random links.
 //!
 //! [`link`] stands alone (without the feature `world`), so that the lab can drive
 //! the same model in real time.
@@ -25,6 +26,8 @@ pub mod packet;
 #[cfg(feature = "world")]
 pub mod report;
 pub mod rng;
+#[cfg(feature = "world")]
+pub mod sweep;
 #[cfg(feature = "world")]
 pub mod tcp;
 #[cfg(feature = "world")]

@@ -8,6 +8,7 @@ use marline_sim::check::Violation;
 use marline_sim::event::Plan;
 use marline_sim::generate;
 use marline_sim::packet::Side;
+use marline_sim::phases;
 use marline_sim::report::{self, Report};
 use marline_sim::sweep::{self, Sweep};
 use marline_sim::tcp::Algorithm;
@@ -31,6 +32,10 @@ struct Options {
     /// A plan in TOML; see tests/sim/plans.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Play the plan with its timeline at so many random phases within a second.
+    #[arg(long, value_name = "N", requires = "plan", conflicts_with_all = ["twice", "news", "paths", "show_plan"],
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    phases: Option<u32>,
     /// Print one JSON object per run.
     #[arg(long)]
     json: bool,
@@ -136,6 +141,18 @@ fn play(options: &Options) -> Result<bool, String> {
             );
             continue;
         }
+        if let Some(count) = options.phases {
+            let phases = phases::run(&plan, seed, count, &commit);
+            if phases.violations > 0 {
+                failed.push(seed);
+            }
+            if options.json {
+                println!("{}", as_json(&phases)?);
+            } else {
+                print!("{}", phases.text());
+            }
+            continue;
+        }
         let mut report = run(options, &plan, seed, &commit);
         if options.twice {
             let again = report::run(&plan, seed, &commit).fingerprint;
@@ -184,10 +201,7 @@ fn sweep(options: &SweepOptions) -> Result<(), String> {
     let cells = sweep::run(&plan, &commit);
     let summary = sweep::summarise(&commit, options.seeds, options.seconds, cells);
     if options.json {
-        println!(
-            "{}",
-            serde_json::to_string(&summary).map_err(|error| error.to_string())?
-        );
+        println!("{}", as_json(&summary)?);
     } else {
         print!("{}", summary.text());
     }
@@ -244,10 +258,7 @@ fn print_paths(world: &World) {
 /// Many good runs in one line each, anything else in full.
 fn print(options: &Options, report: &Report) -> Result<(), String> {
     if options.json {
-        println!(
-            "{}",
-            serde_json::to_string(report).map_err(|error| error.to_string())?
-        );
+        println!("{}", as_json(report)?);
     } else if options.seeds.is_some() && report.violations.is_empty() {
         println!(
             "{}: run {}, late {}, skipped {}",
@@ -257,6 +268,10 @@ fn print(options: &Options, report: &Report) -> Result<(), String> {
         print!("{}", report.text());
     }
     Ok(())
+}
+
+fn as_json(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
 }
 
 fn read_plan(path: &Path) -> Result<Plan, String> {

@@ -4,7 +4,9 @@
 //! with a client, a server, and per uplink a NAT box ([`nat`]) and two links;
 //! [`workload`] is the traffic, both ends of it, over the TCP of [`tcp`];
 //! [`check`] knows what must always hold, [`report`] what came of it, and
-//! [`native`] what the same traffic gets without any tunnel.
+//! [`native`] what the same traffic gets without any tunnel; [`sweep`] puts the
+//! two beside each other over many random links, and [`phases`] plays one plan with
+//! its timeline at many moments.
 //!
 //! [`link`] stands alone (without the feature `world`), so that the lab can drive
 //! the same model in real time.
@@ -23,8 +25,12 @@ pub mod native;
 #[cfg(feature = "world")]
 pub mod packet;
 #[cfg(feature = "world")]
+pub mod phases;
+#[cfg(feature = "world")]
 pub mod report;
 pub mod rng;
+#[cfg(feature = "world")]
+pub mod sweep;
 #[cfg(feature = "world")]
 pub mod tcp;
 #[cfg(feature = "world")]

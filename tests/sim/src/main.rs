@@ -1,14 +1,17 @@
 //! `marline-sim`: plays plans and seeds, and says what came of them.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use marline_sim::check::Violation;
 use marline_sim::event::Plan;
 use marline_sim::generate;
 use marline_sim::packet::Side;
+use marline_sim::phases;
 use marline_sim::report::{self, Report};
+use marline_sim::sweep::{self, Sweep};
+use marline_sim::tcp::Algorithm;
 use marline_sim::world::World;
 
 /// Plays whole bonds in virtual time.
@@ -16,8 +19,10 @@ use marline_sim::world::World;
 /// Without a plan, each seed makes one of its own: random links, traffic and
 /// trouble. The exit code is 1 if anything happened that must not.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Options {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Seed of the run.
     #[arg(long, default_value_t = 1, conflicts_with = "seeds")]
     seed: u64,
@@ -27,6 +32,10 @@ struct Options {
     /// A plan in TOML; see tests/sim/plans.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
+    /// Play the plan with its timeline at so many random phases within a second.
+    #[arg(long, value_name = "N", requires = "plan", conflicts_with_all = ["twice", "news", "paths", "show_plan"],
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    phases: Option<u32>,
     /// Print one JSON object per run.
     #[arg(long)]
     json: bool,
@@ -44,6 +53,53 @@ struct Options {
     paths: Option<u64>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One bulk flow over random links that stand still: the sum, as a distribution.
+    ///
+    /// For each seed, one to five links and a download over them, with each congestion
+    /// control: through the bond, through each link alone with and without the tunnel.
+    Sweep(SweepOptions),
+}
+
+#[derive(Debug, Args)]
+struct SweepOptions {
+    /// Seeds, the last not included.
+    #[arg(long, value_name = "A..B", value_parser = seed_range, default_value = "1..51")]
+    seeds: (u64, u64),
+    /// Congestion controls: cubic, bbr, reno.
+    #[arg(long, value_delimiter = ',', default_value = "cubic,bbr", value_parser = algorithm)]
+    cc: Vec<Algorithm>,
+    /// Virtual length of each run; the last two thirds are measured.
+    #[arg(long, value_name = "S", default_value_t = 15.0, value_parser = length)]
+    seconds: f64,
+    /// Threads; as many as there are processors when left out.
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Print one JSON object with every cell.
+    #[arg(long)]
+    json: bool,
+    /// Print the plans, for --plan, and do not play them.
+    #[arg(long)]
+    show_plan: bool,
+}
+
+fn algorithm(text: &str) -> Result<Algorithm, String> {
+    match text {
+        "cubic" => Ok(Algorithm::Cubic),
+        "bbr" => Ok(Algorithm::Bbr),
+        "reno" => Ok(Algorithm::Reno),
+        _ => Err("give cubic, bbr or reno".to_owned()),
+    }
+}
+
+fn length(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (1.0..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give 1 to 3600 seconds".to_owned()),
+    }
+}
+
 fn seed_range(text: &str) -> Result<(u64, u64), String> {
     let bounds = text
         .split_once("..")
@@ -56,7 +112,11 @@ fn seed_range(text: &str) -> Result<(u64, u64), String> {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    match play(&options) {
+    let done = match &options.command {
+        Some(Command::Sweep(options)) => sweep(options).map(|()| true),
+        None => play(&options),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(complaint) => {
@@ -81,6 +141,18 @@ fn play(options: &Options) -> Result<bool, String> {
             );
             continue;
         }
+        if let Some(count) = options.phases {
+            let phases = phases::run(&plan, seed, count, &commit);
+            if phases.violations > 0 {
+                failed.push(seed);
+            }
+            if options.json {
+                println!("{}", as_json(&phases)?);
+            } else {
+                print!("{}", phases.text());
+            }
+            continue;
+        }
         let mut report = run(options, &plan, seed, &commit);
         if options.twice {
             let again = report::run(&plan, seed, &commit).fingerprint;
@@ -101,6 +173,39 @@ fn play(options: &Options) -> Result<bool, String> {
         println!("{} runs, {} failed: {failed:?}", end - first, failed.len());
     }
     Ok(failed.is_empty())
+}
+
+/// Figures have no pass mark here: a sweep says where the bond stands.
+fn sweep(options: &SweepOptions) -> Result<(), String> {
+    let (first, end) = options.seeds;
+    if options.show_plan {
+        for seed in first..end {
+            for cc in &options.cc {
+                let plan = sweep::plan(seed, *cc, options.seconds);
+                let text = toml::to_string(&plan).map_err(|error| error.to_string())?;
+                println!("{text}");
+            }
+        }
+        return Ok(());
+    }
+    let jobs = options
+        .jobs
+        .or_else(|| std::thread::available_parallelism().ok().map(Into::into));
+    let commit = commit();
+    let plan = Sweep {
+        seeds: options.seeds,
+        cc: options.cc.clone(),
+        duration_s: options.seconds,
+        jobs: jobs.unwrap_or(1),
+    };
+    let cells = sweep::run(&plan, &commit);
+    let summary = sweep::summarise(&commit, options.seeds, options.seconds, cells);
+    if options.json {
+        println!("{}", as_json(&summary)?);
+    } else {
+        print!("{}", summary.text());
+    }
+    Ok(())
 }
 
 fn run(options: &Options, plan: &Plan, seed: u64, commit: &str) -> Report {
@@ -153,10 +258,7 @@ fn print_paths(world: &World) {
 /// Many good runs in one line each, anything else in full.
 fn print(options: &Options, report: &Report) -> Result<(), String> {
     if options.json {
-        println!(
-            "{}",
-            serde_json::to_string(report).map_err(|error| error.to_string())?
-        );
+        println!("{}", as_json(report)?);
     } else if options.seeds.is_some() && report.violations.is_empty() {
         println!(
             "{}: run {}, late {}, skipped {}",
@@ -166,6 +268,10 @@ fn print(options: &Options, report: &Report) -> Result<(), String> {
         print!("{}", report.text());
     }
     Ok(())
+}
+
+fn as_json(value: &impl serde::Serialize) -> Result<String, String> {
+    serde_json::to_string(value).map_err(|error| error.to_string())
 }
 
 fn read_plan(path: &Path) -> Result<Plan, String> {
@@ -189,7 +295,7 @@ fn read_plan(path: &Path) -> Result<Plan, String> {
 /// The commit of the working tree, marked when there are changes in it.
 fn commit() -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let described = Command::new("git")
+    let described = std::process::Command::new("git")
         .args(["describe", "--always", "--dirty"])
         .current_dir(folder)
         .output();

@@ -105,6 +105,12 @@ pub fn of_world(plan: &Plan, seed: u64, commit: &str, world: &World) -> Report {
             .stop_s
             .map_or(plan.duration(), |s| (s * 1e9) as Nanos)
             .min(plan.duration());
+        // A flow that ended before measuring began is measured over its whole life.
+        let from = if from < to {
+            from
+        } else {
+            (spec.start_s * 1e9) as Nanos
+        };
         flow_report(&spec.kind, stats, from, to)
     });
     let uplinks = plan.uplink.iter().filter_map(|spec| {

@@ -50,6 +50,13 @@ struct Common {
     /// Runs of each combination; figures are medians over them
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     runs: u32,
+    /// So many runs of each combination, each with the timeline at another random phase below a
+    /// second; figures have their 90th percentile as well
+    #[arg(long, value_name = "N", conflicts_with = "runs", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    phases: Option<u32>,
+    /// Only these profiles, of files that have some
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    profile: Vec<String>,
     /// Writes the results to this file as JSON, one object per scenario
     #[arg(long, value_name = "OUT")]
     json: Option<PathBuf>,
@@ -128,6 +135,9 @@ struct DemoArgs {
 struct ShellArgs {
     /// Scenario whose links are wanted
     file: PathBuf,
+    /// Which of the file's profiles, where it has some
+    #[arg(long, value_name = "NAME")]
+    profile: Option<String>,
     /// Brings Marline up as well
     #[arg(long)]
     marline: bool,
@@ -213,15 +223,13 @@ fn scenarios(
     common: &Common,
     through: impl Fn(&Scenario) -> Result<Vec<Through>, Refusal>,
 ) -> Result<()> {
-    let loaded = common
-        .files
-        .iter()
-        .map(|file| {
-            let scenario = Scenario::load(file)?;
+    let mut loaded = Vec::new();
+    for file in &common.files {
+        for scenario in profiles(file, &common.profile)? {
             let through = through(&scenario)?;
-            Ok((scenario, through))
-        })
-        .collect::<Result<Vec<_>, Refusal>>()?;
+            loaded.push((scenario, through));
+        }
+    }
     session::check_machine()?;
     let binaries = common.binaries.directory()?;
     if loaded
@@ -239,7 +247,8 @@ fn scenarios(
     for (scenario, through) in &loaded {
         let plan = SessionPlan {
             through: through.clone(),
-            runs: common.runs,
+            runs: common.phases.unwrap_or(common.runs),
+            phases: common.phases.is_some(),
             seed: common.seed.unwrap_or(scenario.seed),
             cc: chosen(&common.cc, &scenario.cc),
             direction: chosen(&common.direction, &scenario.direction),
@@ -277,6 +286,27 @@ fn scenarios(
     Ok(())
 }
 
+/// The scenarios of a file, at least one: all, or those of the profiles that are wanted.
+fn profiles(file: &Path, wanted: &[String]) -> Result<Vec<Scenario>, Refusal> {
+    let all = Scenario::load(file)?;
+    if wanted.is_empty() || all.len() == 1 {
+        return Ok(all);
+    }
+    let profile = |scenario: &Scenario| scenario.profile.clone().unwrap_or_default();
+    let names: Vec<String> = all.iter().map(profile).collect();
+    let is_wanted = |scenario: &Scenario| wanted.contains(&profile(scenario));
+    let chosen: Vec<Scenario> = all.into_iter().filter(is_wanted).collect();
+    if chosen.is_empty() {
+        return Err(Refusal::Usage(format!(
+            "--profile {}: {} has none of them; there are {}",
+            wanted.join(","),
+            file.display(),
+            names.join(", ")
+        )));
+    }
+    Ok(chosen)
+}
+
 fn chosen<T: Copy + PartialEq>(typed: &[T], file: &[T]) -> Vec<T> {
     if typed.is_empty() {
         file.to_vec()
@@ -286,7 +316,16 @@ fn chosen<T: Copy + PartialEq>(typed: &[T], file: &[T]) -> Vec<T> {
 }
 
 fn shell(args: &ShellArgs) -> Result<()> {
-    let scenario = Scenario::load(&args.file)?;
+    let wanted: Vec<String> = args.profile.iter().cloned().collect();
+    let mut scenarios = profiles(&args.file, &wanted)?;
+    let scenario = scenarios.remove(0);
+    if !scenarios.is_empty() {
+        let what = format!(
+            "{} has several profiles: say --profile NAME",
+            args.file.display()
+        );
+        return Err(Refusal::Usage(what).into());
+    }
     session::check_machine()?;
     let interrupt = Interrupt::install()?;
     let lab = Lab::build(&scenario.links, scenario.seed)?;
@@ -295,13 +334,8 @@ fn shell(args: &ShellArgs) -> Result<()> {
     } else {
         Through::Native(0)
     };
-    let tunnel = tunnel::start(
-        &lab,
-        &through,
-        &args.binaries.directory()?,
-        &scenario.external,
-        &interrupt,
-    )?;
+    let binaries = args.binaries.directory()?;
+    let tunnel = tunnel::start(&lab, &through, &binaries, &scenario.external, &interrupt)?;
     println!("{} stands. In another terminal, as root:", scenario.name);
     for (namespace, what) in [
         (lab.client(), "the client, with wan1, wan2, …"),

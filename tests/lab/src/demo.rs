@@ -134,11 +134,8 @@ pub fn run(html: &Path, binaries: &Path, interrupt: &Interrupt) -> Result<()> {
 
 fn workload(kind: Kind, start_s: f64) -> Workload {
     Workload {
-        kind,
-        flows: 1,
         start_s,
-        per_second: 50.0,
-        ipv6: false,
+        ..Workload::new(kind)
     }
 }
 

@@ -5,7 +5,8 @@
 //! runs real traffic over it ([`workload`]) while a timeline changes the wires ([`run`]), and
 //! makes figures of what arrived ([`session`]). Scenarios are files ([`scenario`]); results are
 //! plain data ([`results`]), shown by [`report`]. What Marline promises beside speed is proved
-//! with programs that everybody has ([`check`]).
+//! with programs that everybody has ([`check`]), and what it costs on the wire is taken from its
+//! own counters ([`wire`]).
 //!
 //! ```text
 //! scenario ─► session ─► tunnel ─► run ─┬─► workload      sockets in client and host
@@ -49,6 +50,8 @@ mod sys;
 mod topology;
 #[cfg(target_os = "linux")]
 mod tunnel;
+#[cfg(target_os = "linux")]
+mod wire;
 #[cfg(target_os = "linux")]
 mod workload;
 

@@ -4,6 +4,7 @@
 //! whatever comes first, the next sample or the next event, until the run is over. From what was
 //! recorded it makes the run's figures.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::results::{CallPacket, Direction, Gap, LinkLabel, Mark, Observer, Samp
 use crate::scenario::{Cc, Change, Event, Kind, LinkPlan, Measure, Workload};
 use crate::stats::{MachineTime, percentile, process_cpu_s};
 use crate::topology::{Lab, wan};
-use crate::workload::{Ends, Span, Traffic, Way};
+use crate::workload::{BulkFlow, Ends, Part, Span, Traffic, Way};
 
 /// Time between two samples.
 const SAMPLE_EVERY_S: f64 = 0.02;
@@ -59,11 +60,22 @@ pub struct RunPlan<'a> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
     /// What, with its unit as the last word.
-    pub metric: &'static str,
+    pub metric: Cow<'static, str>,
     /// Its unit.
     pub unit: &'static str,
     /// The value.
     pub value: f64,
+}
+
+impl Figure {
+    /// A figure.
+    pub fn new(metric: impl Into<Cow<'static, str>>, unit: &'static str, value: f64) -> Figure {
+        Figure {
+            metric: metric.into(),
+            unit,
+            value,
+        }
+    }
 }
 
 /// What one run gave.
@@ -217,20 +229,14 @@ pub fn run_once(
     add_ping_figures(&traffic, &mut series, &mut figures);
     add_web_figures(&traffic, &mut figures);
     add_idle_figures(plan, &series, &mut figures);
-    let mut add = |metric, unit, value| {
-        figures.push(Figure {
-            metric,
-            unit,
-            value,
-        })
-    };
+    let mut add = |metric, unit, value| figures.push(Figure::new(metric, unit, value));
     if !plan.tunnel_pids.is_empty() {
         add("tunnel_cpu_s", "s", tunnel_s);
-        let bytes: u64 = traffic
+        let tunnelled = traffic
             .flows
             .iter()
-            .map(|flow| flow.deliveries.total())
-            .sum();
+            .filter(|flow| flow.part != Part::Foreign);
+        let bytes: u64 = tunnelled.map(|flow| flow.deliveries.total()).sum();
         if bytes > 0 {
             add(
                 "tunnel_cpu_s_per_gb",
@@ -385,61 +391,50 @@ fn add_bulk_figures(
     series: &mut Series,
     figures: &mut Vec<Figure>,
 ) {
+    let (measured, beside): (Vec<&BulkFlow>, Vec<&BulkFlow>) = traffic
+        .flows
+        .iter()
+        .partition(|flow| flow.part == Part::Measured);
     if traffic.flows.is_empty() {
         return;
     }
     let to_ms = (plan.seconds * 1000.0) as usize;
     let from_ms = (plan.measure.warmup_s * 1000.0) as usize;
-    let bytes: u64 = traffic
-        .flows
-        .iter()
-        .map(|flow| flow.deliveries.between(from_ms, to_ms))
-        .sum();
-    let goodput_mbit_s = bytes as f64 * 8.0 / 1000.0 / (to_ms - from_ms) as f64;
+    let goodput = |flows: &[&BulkFlow]| {
+        let bytes = flows
+            .iter()
+            .map(|flow| flow.deliveries.between(from_ms, to_ms));
+        bytes.sum::<u64>() as f64 * 8.0 / 1000.0 / (to_ms - from_ms) as f64
+    };
+    let goodput_mbit_s = goodput(&measured);
     series.goodput_mbit_s = Some(goodput_mbit_s);
-    let mut gaps: Vec<Gap> = traffic
-        .flows
-        .iter()
-        .enumerate()
-        .flat_map(|(index, flow)| {
-            // A flow that starts late gets the same time to come into motion.
-            let from_ms = from_ms.max(((flow.start_s + 1.0) * 1000.0) as usize);
-            flow.deliveries.gaps(index, from_ms, to_ms, LEAST_GAP_MS)
-        })
-        .collect();
-    gaps.sort_by(|left, right| left.start_ms.total_cmp(&right.start_ms));
+    let gaps = |at_least_ms: usize| {
+        let flows = traffic.flows.iter().enumerate();
+        flows
+            .filter(|(_, flow)| flow.part == Part::Measured)
+            .flat_map(move |(index, flow)| {
+                // A flow that starts late gets the same time to come into motion.
+                let from_ms = from_ms.max(((flow.start_s + 1.0) * 1000.0) as usize);
+                flow.deliveries.gaps(index, from_ms, to_ms, at_least_ms)
+            })
+    };
+    series.gaps = gaps(LEAST_GAP_MS).collect();
+    series
+        .gaps
+        .sort_by(|left, right| left.start_ms.total_cmp(&right.start_ms));
     // The longest gap may be shorter than what is worth listing.
-    let gap_ms_max = traffic
-        .flows
-        .iter()
-        .enumerate()
-        .flat_map(|(index, flow)| flow.deliveries.gaps(index, from_ms, to_ms, 1))
-        .map(|gap| gap.length_ms)
-        .fold(0.0, f64::max);
-    series.gaps = gaps;
-    let retransmits: u64 = traffic
-        .flows
+    let gap_ms_max = gaps(1).map(|gap| gap.length_ms).fold(0.0, f64::max);
+    let retransmits: u64 = measured
         .iter()
         .map(|flow| flow.outcome.retransmits.load(Relaxed))
         .sum();
-    let broken = traffic
-        .flows
-        .iter()
-        .filter(|flow| {
-            flow.outcome
-                .broken
-                .lock()
-                .is_ok_and(|reason| reason.is_some())
-        })
-        .count();
-    let mut add = |metric, unit, value| {
-        figures.push(Figure {
-            metric,
-            unit,
-            value,
-        })
-    };
+    let is_broken = |flow: &&BulkFlow| flow.outcome.broken.lock().is_ok_and(|why| why.is_some());
+    let broken = traffic.flows.iter().filter(is_broken).count();
+    let mut add = |metric, unit, value| figures.push(Figure::new(metric, unit, value));
     add("goodput_mbit_s", "Mbit/s", goodput_mbit_s);
+    if !beside.is_empty() {
+        add("beside_mbit_s", "Mbit/s", goodput(&beside));
+    }
     add("gap_ms_max", "ms", gap_ms_max);
     if plan
         .workloads
@@ -495,11 +490,7 @@ fn add_return_figure(plan: &RunPlan<'_>, series: &Series, figures: &mut Vec<Figu
         })
         .reduce(f64::max);
     if let Some(value) = longest_s {
-        figures.push(Figure {
-            metric: "return_s",
-            unit: "s",
-            value,
-        });
+        figures.push(Figure::new("return_s", "s", value));
     }
 }
 
@@ -555,13 +546,7 @@ fn add_call_figures(
     series
         .gaps
         .sort_by(|left, right| left.start_ms.total_cmp(&right.start_ms));
-    let mut add = |metric, unit, value| {
-        figures.push(Figure {
-            metric,
-            unit,
-            value,
-        })
-    };
+    let mut add = |metric, unit, value| figures.push(Figure::new(metric, unit, value));
     add("call_sent", "packets", series.call.len() as f64);
     add("call_lost", "packets", lost as f64);
     add("call_late", "packets", late as f64);
@@ -583,19 +568,11 @@ fn add_ping_figures(traffic: &Traffic, series: &mut Series, figures: &mut Vec<Fi
         ("ping_ms_p99", 0.99),
     ] {
         if let Some(value) = percentile(&round_trips, share) {
-            figures.push(Figure {
-                metric,
-                unit: "ms",
-                value,
-            });
+            figures.push(Figure::new(metric, "ms", value));
         }
     }
     let lost = (pings.len() - round_trips.len()) as f64;
-    figures.push(Figure {
-        metric: "ping_lost",
-        unit: "packets",
-        value: lost,
-    });
+    figures.push(Figure::new("ping_lost", "packets", lost));
     series.pings.clone_from(&pings);
 }
 
@@ -606,21 +583,13 @@ fn add_web_figures(traffic: &Traffic, figures: &mut Vec<Figure>) {
     let Ok(fetches) = log.lock() else { return };
     for (metric, share) in [("fetch_ms_p50", 0.5), ("fetch_ms_p95", 0.95)] {
         if let Some(value) = percentile(&fetches, share) {
-            figures.push(Figure {
-                metric,
-                unit: "ms",
-                value,
-            });
+            figures.push(Figure::new(metric, "ms", value));
         }
     }
-    figures.push(Figure {
-        metric: "fetches",
-        unit: "fetches",
-        value: fetches.len() as f64,
-    });
+    figures.push(Figure::new("fetches", "fetches", fetches.len() as f64));
 }
 
-/// Bytes per hour on the busiest link while nothing is asked of the tunnel.
+/// Bytes per hour while nothing is asked of the tunnel: on each link, and on the busiest.
 fn add_idle_figures(plan: &RunPlan<'_>, series: &Series, figures: &mut Vec<Figure>) {
     let idle = plan
         .workloads
@@ -629,17 +598,16 @@ fn add_idle_figures(plan: &RunPlan<'_>, series: &Series, figures: &mut Vec<Figur
     let (true, Some(last)) = (idle, series.samples.last()) else {
         return;
     };
-    let most = last
+    let per_hour: Vec<f64> = last
         .link_down_bytes
         .iter()
         .zip(&last.link_up_bytes)
-        .map(|(down, up)| down + up)
-        .max()
-        .unwrap_or(0);
-    let value = most as f64 * 3600.0 / plan.seconds;
-    figures.push(Figure {
-        metric: "idle_bytes_per_hour",
-        unit: "bytes",
-        value,
-    });
+        .map(|(down, up)| (down + up) as f64 * 3600.0 / plan.seconds)
+        .collect();
+    let most = per_hour.iter().copied().fold(0.0, f64::max);
+    figures.push(Figure::new("idle_bytes_per_hour", "bytes", most));
+    for (link, value) in series.links.iter().zip(per_hour) {
+        let metric = format!("idle_{}_bytes_per_hour", link.name);
+        figures.push(Figure::new(metric, "bytes", value));
+    }
 }

@@ -4,7 +4,8 @@
 //! name = "s4"
 //! about = "The faster uplink falls silent for 5 s in the middle of a download"
 //! duration_s = 20.0
-//! cc = ["cubic", "bbr"]          # congestion control of TCP flows; one set of runs for each
+//! cc = ["cubic", "bbr"]          # congestion control of TCP flows; one set of runs for each;
+//!                                # "quic": QUIC flows in place of TCP
 //! direction = ["down", "up"]     # of bulk flows; one set of runs for each
 //!
 //! [[link]]                       # one per uplink, in order: wan1, wan2, …
@@ -16,17 +17,26 @@
 //! link = 1
 //! blackhole = "both"             # or "up", "down", "off"
 //! # or both/up/down = { … } new parameters; carrier = false; device = false; addresses = false
+//! # every_s = 3.0               # and again every so many seconds until the end
 //!
 //! [[workload]]
 //! kind = "tcp"                   # tcp, quic, call, ping, web, idle
 //! flows = 1
+//! # direction = "up"            # bulk beside what is measured, counted apart
+//! # link = 2                    # the same without the tunnel: somebody else on this link
 //!
 //! [measure]
 //! warmup_s = 3.0                 # left out of goodput and gaps
 //! ```
 //!
+//! Scenarios that differ in their links alone share a file: each `[[profile]]` has a `name`, an
+//! `about`, its own `link = [ … ]`, and `at = [ … ]` if anything happens; it is run as the
+//! scenario `file_profile`.
+//!
 //! The parameters of a link are those of the emulator's model, `marline_sim::link::LinkParams`.
 //! Unknown fields are refused with file, line and what is allowed.
+
+mod file;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -42,6 +52,8 @@ use crate::results::Direction;
 pub struct Scenario {
     /// Its name in tables and files.
     pub name: String,
+    /// Which of its file's profiles it is, where there are several.
+    pub profile: Option<String>,
     /// What it shows, one line.
     pub about: String,
     /// How long one run's workloads last, s.
@@ -72,14 +84,17 @@ pub enum Cc {
     Cubic,
     /// Paced by measured rate and round trip.
     Bbr,
+    /// No TCP at all: QUIC flows run where the scenario has TCP.
+    Quic,
 }
 
 impl Cc {
-    /// The kernel's name of it.
+    /// The kernel's name of it; for QUIC that of results.
     pub fn name(self) -> &'static str {
         match self {
             Cc::Cubic => "cubic",
             Cc::Bbr => "bbr",
+            Cc::Quic => "quic",
         }
     }
 }
@@ -212,6 +227,33 @@ pub struct Workload {
     /// Use IPv6.
     #[serde(default)]
     pub ipv6: bool,
+    /// Always this way, whatever the run's direction is: counted beside what is measured.
+    #[serde(default)]
+    pub direction: Option<Direction>,
+    /// Natively over this link (from 1) while the tunnel works: traffic of others, counted
+    /// beside what is measured.
+    #[serde(default)]
+    pub link: Option<usize>,
+}
+
+impl Workload {
+    /// One of a kind, from the start.
+    pub fn new(kind: Kind) -> Workload {
+        Workload {
+            kind,
+            flows: one(),
+            start_s: 0.0,
+            per_second: fifty(),
+            ipv6: false,
+            direction: None,
+            link: None,
+        }
+    }
+
+    /// Whether it is there for what it does to the rest.
+    pub fn is_beside(&self) -> bool {
+        self.direction.is_some() || self.link.is_some()
+    }
 }
 
 /// How a scenario is measured.
@@ -261,15 +303,24 @@ pub struct External {
 }
 
 impl Scenario {
-    /// Reads and checks a scenario file.
-    pub fn load(path: &Path) -> Result<Scenario, Refusal> {
+    /// Reads and checks a scenario file: one scenario, or one for each of its profiles.
+    pub fn load(path: &Path) -> Result<Vec<Scenario>, Refusal> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Refusal::Usage(format!(
                 "cannot read the scenario {}: {error}",
                 path.display()
             ))
         })?;
-        Scenario::parse(path, &text)
+        file::parse(path, &text)
+    }
+
+    /// The same with everything that happens later by a phase.
+    pub fn shifted_events(&self, phase_s: f64) -> Vec<Event> {
+        let later = |event: &Event| Event {
+            time_s: event.time_s + phase_s,
+            ..event.clone()
+        };
+        self.events.iter().map(later).collect()
     }
 
     /// Whether a workload of this kind runs.
@@ -281,261 +332,14 @@ impl Scenario {
     pub fn has_bulk(&self) -> bool {
         self.has(Kind::Tcp) || self.has(Kind::Quic)
     }
-
-    fn parse(path: &Path, text: &str) -> Result<Scenario, Refusal> {
-        let refuse = |place: &str, what: String| {
-            Refusal::Usage(format!("{}{place}: {what}", path.display()))
-        };
-        let file: ScenarioFile = toml::from_str(text).map_err(|error| {
-            let place = error.span().map_or(String::new(), |span| {
-                let before = &text[..span.start.min(text.len())];
-                let line = before.matches('\n').count() + 1;
-                let column = before.len() - before.rfind('\n').map_or(0, |end| end + 1) + 1;
-                format!(":{line}:{column}")
-            });
-            refuse(&place, error.message().replace('\n', " "))
-        })?;
-        file.resolve(path)
-            .map_err(|(place, what)| refuse(&format!(": {place}"), what))
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ScenarioFile {
-    name: String,
-    #[serde(default)]
-    about: String,
-    duration_s: f64,
-    #[serde(default = "one_seed")]
-    seed: u64,
-    #[serde(default = "both_cc")]
-    cc: Vec<Cc>,
-    #[serde(default = "both_directions")]
-    direction: Vec<Direction>,
-    link: Vec<LinkTable>,
-    #[serde(default)]
-    at: Vec<EventTable>,
-    #[serde(default)]
-    workload: Vec<Workload>,
-    #[serde(default)]
-    measure: Measure,
-    #[serde(default)]
-    external: BTreeMap<String, External>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LinkTable {
-    both: Option<LinkParams>,
-    down: Option<LinkParams>,
-    up: Option<LinkParams>,
-    #[serde(default)]
-    direct: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct EventTable {
-    time_s: f64,
-    link: usize,
-    both: Option<LinkParams>,
-    down: Option<LinkParams>,
-    up: Option<LinkParams>,
-    blackhole: Option<BlackholeWord>,
-    carrier: Option<bool>,
-    device: Option<bool>,
-    addresses: Option<bool>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum BlackholeWord {
-    Both,
-    Up,
-    Down,
-    Off,
-}
-
-/// Place in the file in words, and what is wrong there.
-type Complaint = (String, String);
-
-impl ScenarioFile {
-    fn resolve(self, path: &Path) -> Result<Scenario, Complaint> {
-        let at_top = |what: &str| (String::from("top level"), what.to_owned());
-        if !(self.duration_s > 0.0 && self.duration_s <= 3600.0) {
-            return Err(at_top("duration_s must be above 0 and at most 3600"));
-        }
-        if self.link.is_empty() || self.link.len() > 16 {
-            return Err(at_top("give 1 to 16 tables [[link]]"));
-        }
-        if self.workload.is_empty() {
-            return Err(at_top("give at least one table [[workload]]"));
-        }
-        if self.cc.is_empty() || self.direction.is_empty() {
-            return Err(at_top("cc and direction must name at least one each"));
-        }
-        if self.measure.warmup_s < 0.0 || self.measure.warmup_s >= self.duration_s {
-            return Err(at_top(
-                "measure.warmup_s must be at least 0 and below duration_s",
-            ));
-        }
-        for (index, workload) in self.workload.iter().enumerate() {
-            let here = || format!("[[workload]] {}", index + 1);
-            if !(1..=256).contains(&workload.flows) {
-                return Err((here(), "flows must be 1 to 256".into()));
-            }
-            if !(workload.per_second > 0.0 && workload.per_second <= 1000.0) {
-                return Err((here(), "per_second must be above 0 and at most 1000".into()));
-            }
-            if !(workload.start_s >= 0.0 && workload.start_s < self.duration_s) {
-                return Err((
-                    here(),
-                    "start_s must be at least 0 and below duration_s".into(),
-                ));
-            }
-        }
-        let links = self
-            .link
-            .into_iter()
-            .enumerate()
-            .map(|(index, table)| {
-                table
-                    .resolve(path)
-                    .map_err(|what| (format!("[[link]] {}", index + 1), what))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let mut events = self
-            .at
-            .into_iter()
-            .enumerate()
-            .map(|(index, table)| {
-                table
-                    .resolve(path, &links)
-                    .map_err(|what| (format!("[[at]] {}", index + 1), what))
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        events.sort_by(|left, right| left.time_s.total_cmp(&right.time_s));
-        Ok(Scenario {
-            name: self.name,
-            about: self.about,
-            duration_s: self.duration_s,
-            seed: self.seed,
-            cc: self.cc,
-            direction: self.direction,
-            links,
-            events,
-            workloads: self.workload,
-            measure: self.measure,
-            external: self.external,
-        })
-    }
-}
-
-impl LinkTable {
-    fn resolve(self, path: &Path) -> Result<LinkPlan, String> {
-        let (down, up) = match (self.both, self.down, self.up) {
-            (Some(both), None, None) => (both.clone(), both),
-            (None, Some(down), Some(up)) => (down, up),
-            (None, None, None) if self.direct => Default::default(),
-            _ => return Err("give both = { … }, or down and up, or direct = true".into()),
-        };
-        if self.direct && (&down, &up) != (&LinkParams::default(), &LinkParams::default()) {
-            return Err("a direct wire has no parameters".into());
-        }
-        Ok(LinkPlan {
-            down: checked(path, down)?,
-            up: checked(path, up)?,
-            direct: self.direct,
-        })
-    }
-}
-
-impl EventTable {
-    fn resolve(self, path: &Path, links: &[LinkPlan]) -> Result<Event, String> {
-        let Some(index) = self
-            .link
-            .checked_sub(1)
-            .filter(|index| *index < links.len())
-        else {
-            return Err(format!("link = {}: give 1 to {}", self.link, links.len()));
-        };
-        if !(self.time_s >= 0.0 && self.time_s.is_finite()) {
-            return Err(format!(
-                "time_s = {}: give a number that is not negative",
-                self.time_s
-            ));
-        }
-        let check = |params: Option<LinkParams>| {
-            params
-                .map(|params| checked(path, params).map(Box::new))
-                .transpose()
-        };
-        let mut changes = Vec::new();
-        if let Some(both) = check(self.both)? {
-            changes.push(Change::Params {
-                down: Some(both.clone()),
-                up: Some(both),
-            });
-        }
-        let (down, up) = (check(self.down)?, check(self.up)?);
-        if down.is_some() || up.is_some() {
-            changes.push(Change::Params { down, up });
-        }
-        if let Some(word) = self.blackhole {
-            changes.push(Change::Blackhole {
-                down: matches!(word, BlackholeWord::Both | BlackholeWord::Down),
-                up: matches!(word, BlackholeWord::Both | BlackholeWord::Up),
-            });
-        }
-        changes.extend(self.carrier.map(Change::Carrier));
-        changes.extend(self.device.map(Change::Device));
-        changes.extend(self.addresses.map(Change::Addresses));
-        let (Some(change), true) = (changes.pop(), changes.is_empty()) else {
-            return Err(
-                "give exactly one change: both/down/up, blackhole, carrier, device, addresses"
-                    .into(),
-            );
-        };
-        let emulated_only = !matches!(change, Change::Device(_) | Change::Addresses(_));
-        if links[index].direct && emulated_only {
-            return Err("a direct wire knows only device and addresses".into());
-        }
-        Ok(Event {
-            time_s: self.time_s,
-            link: index,
-            change,
-        })
-    }
-}
-
-/// Reads the trace a link names, relative to the scenario's directory, and checks the values.
-fn checked(path: &Path, mut params: LinkParams) -> Result<LinkParams, String> {
-    if let Some(trace) = &mut params.trace {
-        trace.load(path.parent().unwrap_or(Path::new(".")))?;
-    }
-    params.check()?;
-    Ok(params)
 }
 
 fn one() -> usize {
     1
 }
 
-fn one_seed() -> u64 {
-    1
-}
-
 fn fifty() -> f64 {
     50.0
-}
-
-fn both_cc() -> Vec<Cc> {
-    vec![Cc::Cubic, Cc::Bbr]
-}
-
-fn both_directions() -> Vec<Direction> {
-    vec![Direction::Down, Direction::Up]
 }
 
 #[cfg(test)]
@@ -563,7 +367,13 @@ kind = "tcp"
 "#;
 
     fn parse(text: &str) -> Result<Scenario, String> {
-        Scenario::parse(Path::new("small.toml"), text).map_err(|refusal| refusal.to_string())
+        let mut scenarios = parse_all(text)?;
+        assert_eq!(scenarios.len(), 1);
+        Ok(scenarios.remove(0))
+    }
+
+    fn parse_all(text: &str) -> Result<Vec<Scenario>, String> {
+        file::parse(Path::new("small.toml"), text).map_err(|refusal| refusal.to_string())
     }
 
     #[test]
@@ -602,18 +412,71 @@ kind = "tcp"
     }
 
     #[test]
+    fn profiles_share_a_file_and_differ_in_their_links() {
+        let profiles = SMALL.replace("[[link]]\nboth = { rate_mbit = 50, delay_ms = 7.5 }\n[[link]]\ndown = { rate_mbit = 20, delay_ms = 30 }\nup = { rate_mbit = 5, delay_ms = 30 }\n", "")
+            .replace("[[at]]\ntime_s = 6\nlink = 1\nblackhole = \"off\"\n[[at]]\ntime_s = 5\nlink = 1\nblackhole = \"both\"\n", "")
+            + r#"
+[[profile]]
+name = "thin"
+about = "One thin link"
+link = [{ both = { rate_mbit = 1, delay_ms = 20 } }]
+[[profile]]
+name = "fat"
+link = [{ both = { rate_mbit = 90, delay_ms = 20 } }]
+at = [{ time_s = 2, link = 1, blackhole = "both" }]
+"#;
+        let scenarios = parse_all(&profiles).expect("valid");
+        assert_eq!(scenarios[0].name, "small_thin");
+        assert_eq!(scenarios[0].about, "One thin link");
+        assert_eq!(scenarios[1].links[0].down.rate_mbit, Some(90.0));
+        assert_eq!(
+            (scenarios[0].events.len(), scenarios[1].events.len()),
+            (0, 1)
+        );
+        let both = format!("{profiles}[[link]]\nboth = {{ rate_mbit = 1 }}\n");
+        let complaint = parse_all(&both).expect_err("wrong");
+        assert!(complaint.contains("[[profile]]"), "{complaint}");
+    }
+
+    #[test]
+    fn what_happens_again_and_again_fills_the_timeline() {
+        let flap = SMALL.replace("time_s = 5", "time_s = 5\nevery_s = 2");
+        let scenario = parse(&flap).expect("valid");
+        let times: Vec<f64> = scenario.events.iter().map(|event| event.time_s).collect();
+        assert_eq!(times, [5.0, 6.0, 7.0, 9.0]);
+        let complaint = parse(&flap.replace("every_s = 2", "every_s = 0")).expect_err("wrong");
+        assert!(complaint.contains("every_s = 0"), "{complaint}");
+    }
+
+    #[test]
     fn every_scenario_in_the_repository_is_valid() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
         let mut read = 0;
+        let mut names = std::collections::BTreeSet::new();
         for entry in std::fs::read_dir(directory).expect("scenarios") {
             let path = entry.expect("entry").path();
             if path
                 .extension()
                 .is_some_and(|extension| extension == "toml")
             {
-                let scenario = Scenario::load(&path).unwrap_or_else(|refusal| panic!("{refusal}"));
-                let stem = path.file_stem().and_then(|stem| stem.to_str());
-                assert_eq!(Some(scenario.name.as_str()), stem);
+                let scenarios = Scenario::load(&path).unwrap_or_else(|refusal| panic!("{refusal}"));
+                let stem = path
+                    .file_stem()
+                    .and_then(|stem| stem.to_str())
+                    .expect("a name");
+                for scenario in &scenarios {
+                    let right = match scenarios.len() {
+                        1 => scenario.name == stem,
+                        _ => scenario.name.starts_with(&format!("{stem}_")),
+                    };
+                    assert!(right, "{} in {stem}.toml", scenario.name);
+                    // Names are those of files, too.
+                    assert!(
+                        names.insert(scenario.name.clone()),
+                        "{} twice",
+                        scenario.name
+                    );
+                }
                 read += 1;
             }
         }

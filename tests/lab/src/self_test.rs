@@ -173,11 +173,8 @@ impl Checks {
 
 fn workload(kind: Kind, per_second: f64) -> Workload {
     Workload {
-        kind,
-        flows: 1,
-        start_s: 0.0,
         per_second,
-        ipv6: false,
+        ..Workload::new(kind)
     }
 }
 

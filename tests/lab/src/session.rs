@@ -4,17 +4,22 @@
 //! direction each time. Rounds are repeated with the next seed, so that what is compared was
 //! measured minutes and not hours apart. A run that the machine spoiled (emulator late, machine
 //! too busy) is repeated at once; if it stays spoiled it counts, with a remark.
+//!
+//! Where phases are asked for, each round has the scenario's timeline later by another random
+//! part of a second, and results tell the ninth of ten rounds besides: how long a gap is depends
+//! on what was under way just then.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use marline_sim::rng::phases;
 
 use crate::refusal::Refusal;
 use crate::results::{Direction, Measured, Observer, ScenarioResult, Series};
 use crate::run::{Figure, Interrupt, RunOutcome, RunPlan, run_once};
 use crate::scenario::{Cc, Event, Kind, Measure, Scenario, Workload};
-use crate::stats::median;
+use crate::stats::{median, percentile};
 use crate::topology::Lab;
 use crate::tunnel::{self, Through, Tunnel};
 
@@ -28,6 +33,8 @@ pub struct SessionPlan {
     pub through: Vec<Through>,
     /// Rounds.
     pub runs: u32,
+    /// Whether each round has the timeline at another phase, below a second.
+    pub phases: bool,
     /// Seed of the first round.
     pub seed: u64,
     /// Congestion controls.
@@ -126,19 +133,33 @@ impl Session<'_> {
         if self.scenario.measure.idle_ping && !matches!(through, Through::Native(_)) {
             self.idle_ping(through, &mut tunnel, round)?;
         }
+        let events = match self.plan.phases {
+            true => {
+                let phases = phases(self.plan.seed, self.plan.runs);
+                self.scenario.shifted_events(phases[round as usize])
+            }
+            false => self.scenario.events.clone(),
+        };
         let directions = match self.scenario.has_bulk() {
             true => self.plan.direction.clone(),
             false => vec![Direction::Down],
         };
         let ccs: Vec<Option<Cc>> = match self.scenario.has(Kind::Tcp) {
-            true => self.plan.cc.iter().copied().map(Some).collect(),
+            // MPTCP is TCP.
+            true => self
+                .plan
+                .cc
+                .iter()
+                .filter(|cc| (**cc, through) != (Cc::Quic, &Through::Mptcp))
+                .map(|cc| Some(*cc))
+                .collect(),
             false => vec![None],
         };
         let combinations = ccs
             .iter()
             .flat_map(|cc| directions.iter().map(|direction| (*cc, *direction)));
         for (turn, (cc, direction)) in combinations.enumerate() {
-            self.one(through, &mut tunnel, turn, (cc, direction), round)?;
+            self.one(through, &mut tunnel, turn, (cc, direction), round, &events)?;
         }
         Ok(())
     }
@@ -151,6 +172,7 @@ impl Session<'_> {
         turn: usize,
         (cc, direction): (Option<Cc>, Direction),
         round: u32,
+        events: &[Event],
     ) -> Result<()> {
         let scenario = self.scenario;
         let native = matches!(through, Through::Native(_));
@@ -158,20 +180,25 @@ impl Session<'_> {
         let cc_name = cc
             .map(Cc::name)
             .or(scenario.has(Kind::Quic).then_some("quic"));
-        let bulk: Vec<Workload> = scenario
-            .workloads
-            .iter()
-            .filter(|workload| matches!(workload.kind, Kind::Tcp | Kind::Quic))
-            .cloned()
-            .collect();
+        let mut workloads = scenario.workloads.clone();
+        if native {
+            let bulk = |workload: &Workload| matches!(workload.kind, Kind::Tcp | Kind::Quic);
+            workloads.retain(|workload| bulk(workload) && !workload.is_beside());
+        }
+        if cc == Some(Cc::Quic) {
+            // Others keep what they speak.
+            let ours = workloads
+                .iter_mut()
+                .filter(|workload| workload.kind == Kind::Tcp && !workload.is_beside());
+            ours.for_each(|workload| workload.kind = Kind::Quic);
+        }
         let seconds = match scenario.measure.native_s.filter(|_| native) {
             Some(seconds) => seconds.clamp(scenario.measure.warmup_s + 1.0, scenario.duration_s),
             None => scenario.duration_s,
         };
         // Alone, a link is the yardstick for the whole: its own changes of rate belong to it, a
         // death would only measure itself.
-        let native_events: Vec<Event> = scenario
-            .events
+        let native_events: Vec<Event> = events
             .iter()
             .filter(|event| !event.change.takes_away() && !event.change.gives_back())
             .cloned()
@@ -186,16 +213,12 @@ impl Session<'_> {
         title += &format!(", run {} of {}", round + 1, self.plan.runs);
         let plan = RunPlan {
             title: title.clone(),
-            workloads: if native { &bulk } else { &scenario.workloads },
-            events: if native {
-                &native_events
-            } else {
-                &scenario.events
-            },
+            workloads: &workloads,
+            events: if native { &native_events } else { events },
             measure: &scenario.measure,
             seconds,
             way: tunnel.way.clone(),
-            cc,
+            cc: cc.filter(|cc| *cc != Cc::Quic),
             direction,
             seed: self.plan.seed + u64::from(round),
             tunnel_pids: tunnel.pids(),
@@ -229,8 +252,12 @@ impl Session<'_> {
     fn run(&mut self, plan: &RunPlan<'_>, tunnel: &mut Tunnel<'_>) -> Result<RunOutcome> {
         let mut repeats = 0;
         loop {
-            let outcome = run_once(self.lab, plan, self.interrupt, self.observer)?;
+            let before = tunnel.sent()?;
+            let mut outcome = run_once(self.lab, plan, self.interrupt, self.observer)?;
             tunnel.check()?;
+            if let (Some(before), Some(after)) = (before, tunnel.sent()?) {
+                outcome.figures.extend(after.since(before).figures());
+            }
             match &outcome.spoiled {
                 Some(reason) if repeats < self.plan.repeats => {
                     (self.remark)(&format!("{}: {reason}; repeated", plan.title));
@@ -247,13 +274,7 @@ impl Session<'_> {
 
     /// Round trips through the tunnel while nothing else runs.
     fn idle_ping(&mut self, through: &Through, tunnel: &mut Tunnel<'_>, round: u32) -> Result<()> {
-        let ping = Workload {
-            kind: Kind::Ping,
-            flows: 1,
-            start_s: 0.0,
-            per_second: 50.0,
-            ipv6: false,
-        };
+        let ping = Workload::new(Kind::Ping);
         let measure = Measure {
             warmup_s: 0.0,
             ..self.scenario.measure.clone()
@@ -273,13 +294,7 @@ impl Session<'_> {
         let outcome = self.run(&plan, tunnel)?;
         let figures: Vec<Figure> = [("ping_ms_p50", "idle_ping_ms_p50")]
             .into_iter()
-            .filter_map(|(from, to)| {
-                Some(Figure {
-                    metric: to,
-                    unit: "ms",
-                    value: outcome.figure(from)?,
-                })
-            })
+            .filter_map(|(from, to)| Some(Figure::new(to, "ms", outcome.figure(from)?)))
             .collect();
         let column = Column {
             rank: self
@@ -346,7 +361,7 @@ impl Session<'_> {
                         .map(|to| rounded(median / to, 4))
                 };
                 results.push(Measured {
-                    metric: figure.metric.into(),
+                    metric: figure.metric.to_string(),
                     through: column.through.clone(),
                     cc: column.cc.map(str::to_owned),
                     direction: column.direction,
@@ -354,6 +369,9 @@ impl Session<'_> {
                     median: rounded(median, 3),
                     min: rounded(values.iter().copied().fold(f64::INFINITY, f64::min), 3),
                     max: rounded(values.iter().copied().fold(f64::NEG_INFINITY, f64::max), 3),
+                    p90: percentile(values, 0.9)
+                        .filter(|_| self.plan.phases)
+                        .map(|p90| rounded(p90, 3)),
                     runs: values.len() as u32,
                     share_of_native_sum: ratio(sum),
                     ratio_to_best_single: ratio(best),

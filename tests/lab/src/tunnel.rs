@@ -22,6 +22,7 @@ use crate::refusal::Refusal;
 use crate::run::Interrupt;
 use crate::scenario::External;
 use crate::topology::{HOST_V4, Lab, SERVER_V4, SERVER_V6};
+use crate::wire::Sent;
 use crate::workload::Way;
 
 /// Where the Marline server listens.
@@ -66,6 +67,7 @@ pub struct Tunnel<'a> {
     /// How traffic leaves the client while it is up.
     pub way: Way,
     daemons: Vec<Daemon>,
+    homes: Vec<(Home<'a>, &'static str)>,
     stop: Option<Command>,
     mptcp: Option<&'a Lab>,
 }
@@ -88,13 +90,14 @@ pub fn check_binaries(directory: &Path) -> Result<(), Refusal> {
 pub fn start<'a>(
     lab: &'a Lab,
     through: &Through,
-    binaries: &Path,
+    binaries: &'a Path,
     externals: &std::collections::BTreeMap<String, External>,
     interrupt: &Interrupt,
 ) -> Result<Tunnel<'a>> {
     let mut tunnel = Tunnel {
         way: Way::default(),
         daemons: Vec::new(),
+        homes: Vec::new(),
         stop: None,
         mptcp: None,
     };
@@ -132,6 +135,16 @@ impl Tunnel<'_> {
             .collect()
     }
 
+    /// What both ends of Marline have sent so far; None for other tunnels.
+    pub fn sent(&self) -> Result<Option<Sent>> {
+        let mut sent: Option<Sent> = None;
+        for (home, program) in &self.homes {
+            let one = Sent::read(&home.call(program, &["status", "--json"])?)?;
+            sent = Some(sent.map_or(one, |other| other.and(one)));
+        }
+        Ok(sent)
+    }
+
     /// Fails when a daemon has ended by itself, with what it said last.
     pub fn check(&mut self) -> Result<()> {
         self.daemons.iter_mut().try_for_each(Daemon::check)
@@ -157,10 +170,10 @@ impl Drop for Tunnel<'_> {
     }
 }
 
-fn start_marline(
-    lab: &Lab,
-    binaries: &Path,
-    tunnel: &mut Tunnel<'_>,
+fn start_marline<'a>(
+    lab: &'a Lab,
+    binaries: &'a Path,
+    tunnel: &mut Tunnel<'a>,
     interrupt: &Interrupt,
 ) -> Result<()> {
     let server = Home::new(lab, lab.server(), "server", binaries)?;
@@ -195,6 +208,7 @@ fn start_marline(
             words.join("\n")
         );
     }
+    tunnel.homes = vec![(client, "marline"), (server, "marline-server")];
     interrupt.sleep_until(Instant::now() + SETTLE)
 }
 

@@ -27,7 +27,7 @@ use crate::deliveries::Deliveries;
 use crate::netns::Namespace;
 use crate::results::{CallPacket, Direction, Ping};
 use crate::scenario::{Cc, Kind, Workload};
-use crate::topology::{HOST_V4, HOST_V6};
+use crate::topology::{HOST_V4, HOST_V6, wan};
 
 /// How long after the end of a run packets under way may still arrive.
 pub const GRACE: Duration = Duration::from_millis(800);
@@ -87,10 +87,23 @@ pub struct BulkFlow {
     pub name: String,
     /// When it starts, s from the start of the run.
     pub start_s: f64,
+    /// Whether it is what is measured, or what it is measured beside.
+    pub part: Part,
     /// What arrived when.
     pub deliveries: Arc<Deliveries>,
     /// How it ended.
     pub outcome: Arc<Outcome>,
+}
+
+/// What a bulk flow is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Measured.
+    Measured,
+    /// Goes the same way, so that the rest is measured beside it.
+    Beside,
+    /// The same over one link without the tunnel: somebody else.
+    Foreign,
 }
 
 /// How a bulk flow ended.
@@ -219,6 +232,15 @@ impl Traffic {
         };
         for workload in workloads {
             let context = || format!("cannot start the workload {:?}", workload.kind);
+            let foreign = workload.link.map(|link| Way {
+                device: Some(wan(link - 1)),
+                ..Way::default()
+            });
+            let ends = Ends {
+                way: foreign.as_ref().unwrap_or(ends.way),
+                ..ends
+            };
+            let direction = workload.direction.unwrap_or(direction);
             match workload.kind {
                 Kind::Tcp => {
                     tcp::start(&mut traffic, &shared, ends, workload, cc, direction)
@@ -267,17 +289,33 @@ impl Traffic {
         }
     }
 
+    /// A flow of a bulk workload; `what` names its transport.
     fn add_flow(
         &mut self,
-        name: String,
-        start_s: f64,
+        workload: &Workload,
+        (number, what): (usize, &str),
+        direction: Direction,
         span: Span,
     ) -> (Arc<Deliveries>, Arc<Outcome>) {
+        let word = match direction {
+            Direction::Down => "download",
+            Direction::Up => "upload",
+        };
+        let mut name = format!("{word} {number} ({what})");
+        let part = match workload.link {
+            Some(link) => {
+                name += &format!(" of others on {}", wan(link - 1));
+                Part::Foreign
+            }
+            None if workload.is_beside() => Part::Beside,
+            None => Part::Measured,
+        };
         let deliveries = Arc::new(Deliveries::new(span.origin, span.seconds + 1.0));
         let outcome = Arc::new(Outcome::default());
         self.flows.push(BulkFlow {
             name,
-            start_s,
+            start_s: workload.start_s,
+            part,
             deliveries: deliveries.clone(),
             outcome: outcome.clone(),
         });

@@ -6,11 +6,13 @@
 //! [`check`] knows what must always hold, [`report`] what came of it, and
 //! [`native`] what the same traffic gets without any tunnel; [`sweep`] puts the
 //! two beside each other over many random links, and [`phases`] plays one plan with
-//! its timeline at many moments.
+//! its timeline at many moments. [`cellular`] makes traces for links to replay.
 //!
 //! [`link`] stands alone (without the feature `world`), so that the lab can drive
 //! the same model in real time.
 
+#[cfg(feature = "world")]
+pub mod cellular;
 #[cfg(feature = "world")]
 pub mod check;
 #[cfg(feature = "world")]

@@ -23,11 +23,11 @@ mod trace;
 use std::collections::VecDeque;
 
 pub use params::{Jitter, LinkParams, Step};
-pub use trace::Trace;
+pub use trace::{OPPORTUNITY_BYTES, Trace};
 
 use crate::rng::Rng;
 use params::{bit_s, nanos};
-use trace::{OPPORTUNITY_BYTES, Replay};
+use trace::Replay;
 
 /// Nanoseconds since the driver's origin.
 pub type Nanos = u64;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use marline_sim::cellular;
 use marline_sim::check::Violation;
 use marline_sim::event::Plan;
 use marline_sim::generate;
@@ -60,6 +61,21 @@ enum Command {
     /// For each seed, one to five links and a download over them, with each congestion
     /// control: through the bond, through each link alone with and without the tunnel.
     Sweep(SweepOptions),
+    /// Prints a trace of a mobile link that nobody recorded, in Mahimahi's format.
+    Trace(TraceOptions),
+}
+
+#[derive(Debug, Args)]
+struct TraceOptions {
+    /// The same seed, the same trace.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Its length; it is replayed in a loop.
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = length)]
+    seconds: f64,
+    /// Its mean rate, Mbit/s.
+    #[arg(long, default_value_t = 12.0)]
+    mbit: f64,
 }
 
 #[derive(Debug, Args)]
@@ -114,6 +130,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.command {
         Some(Command::Sweep(options)) => sweep(options).map(|()| true),
+        Some(Command::Trace(options)) => trace(options).map(|()| true),
         None => play(&options),
     };
     match done {
@@ -173,6 +190,15 @@ fn play(options: &Options) -> Result<bool, String> {
         println!("{} runs, {} failed: {failed:?}", end - first, failed.len());
     }
     Ok(failed.is_empty())
+}
+
+fn trace(options: &TraceOptions) -> Result<(), String> {
+    if !(0.1..=1000.0).contains(&options.mbit) {
+        return Err(format!("--mbit {}: give 0.1 to 1000", options.mbit));
+    }
+    let length_ms = (options.seconds * 1e3) as u64;
+    print!("{}", cellular::text(options.seed, length_ms, options.mbit));
+    Ok(())
 }
 
 /// Figures have no pass mark here: a sweep says where the bond stands.

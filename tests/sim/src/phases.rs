@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::event::Plan;
 use crate::report::{self, FlowReport};
-use crate::rng::Rng;
+use crate::rng;
 
 /// Phases are below this, seconds: longer than the period of anything that a bond does
 /// while it works.
@@ -81,8 +81,8 @@ pub struct Phases {
 
 /// The phases that a seed draws, seconds.
 pub fn draw(seed: u64, count: u32) -> Vec<f64> {
-    let mut rng = Rng::new(seed).fork(0x9a5e);
-    (0..count).map(|_| rng.unit() * PHASE_S).collect()
+    let phases = rng::phases(seed, count).into_iter();
+    phases.map(|phase| phase * PHASE_S).collect()
 }
 
 /// The plan with its timeline later by a phase.

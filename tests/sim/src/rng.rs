@@ -71,6 +71,12 @@ impl Rng {
     }
 }
 
+/// Moments in `0.0..1.0`, one per run of a timeline that is to begin anywhere.
+pub fn phases(seed: u64, count: u32) -> Vec<f64> {
+    let mut rng = Rng::new(seed).fork(0x9a5e);
+    (0..count).map(|_| rng.unit()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

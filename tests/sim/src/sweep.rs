@@ -277,8 +277,7 @@ fn cell(seed: u64, cc: Algorithm, duration_s: f64, commit: &str) -> Cell {
             .filter(|(reason, _)| reason.starts_with("queue"))
             .map(|(_, dropped)| dropped)
             .sum(),
-        retransmitted: count(&server.counters, "retransmitted")
-            + count(&server.counters, "reinjected"),
+        retransmitted: count(&server.counters, "retransmitted"),
         skipped: report.skipped,
         links,
     }

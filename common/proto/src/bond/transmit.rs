@@ -416,18 +416,24 @@ impl Bond {
         };
         path.on_sealed(now, number, outgoing, Some(more));
         let tag = path.tag;
-        self.count_copy(duplicate, again);
+        self.count_copy(duplicate, again, inner_len, len);
         if !duplicate && self.wants_copy(class, losses, again) {
             self.add_copy(key, tag);
         }
         Some(len)
     }
 
-    fn count_copy(&mut self, duplicate: bool, again: bool) {
+    /// Copies cost whole datagrams; what goes out first carries `inner_len` bytes of use.
+    fn count_copy(&mut self, duplicate: bool, again: bool, inner_len: usize, len: usize) {
+        let c = &mut self.counters;
         if duplicate {
-            self.counters.duplicated += 1;
+            c.duplicated += 1;
+            c.duplicated_bytes += len as u64;
         } else if again {
-            self.counters.retransmitted += 1;
+            c.retransmitted += 1;
+            c.retransmitted_bytes += len as u64;
+        } else {
+            c.first_bytes += inner_len as u64;
         }
     }
 

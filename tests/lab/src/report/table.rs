@@ -165,15 +165,13 @@ fn row_name((metric, cc, direction): (&str, Option<&str>, Option<&str>)) -> Stri
 }
 
 fn cell(measured: &Measured) -> String {
-    match measured.runs {
-        0 => dash(),
-        1 => number(measured.median),
-        _ => format!(
-            "{} ({}–{})",
-            number(measured.median),
-            number(measured.min),
-            number(measured.max)
-        ),
+    let median = number(measured.median);
+    let range = format!("{}–{}", number(measured.min), number(measured.max));
+    match (measured.runs, measured.p90) {
+        (0, _) => dash(),
+        (1, _) => median,
+        (_, None) => format!("{median} ({range})"),
+        (_, Some(p90)) => format!("{median} (p90 {}, {range})", number(p90)),
     }
 }
 
@@ -196,6 +194,7 @@ mod tests {
             median,
             min: median - 1.0,
             max: median + 1.5,
+            p90: None,
             runs: 5,
             share_of_native_sum: None,
             ratio_to_best_single: None,

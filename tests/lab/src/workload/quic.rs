@@ -32,13 +32,8 @@ pub(super) fn start(
     direction: Direction,
 ) -> Result<()> {
     for number in 1..=workload.flows {
-        let word = if direction == Direction::Down {
-            "download"
-        } else {
-            "upload"
-        };
-        let name = format!("{word} {number} (quic)");
-        let (deliveries, outcome) = traffic.add_flow(name, workload.start_s, shared.span);
+        let (deliveries, outcome) =
+            traffic.add_flow(workload, (number, "quic"), direction, shared.span);
         let (host, target) = ends.host_socket(workload.ipv6, Type::DGRAM, Protocol::UDP)?;
         let client = ends.client_socket(Domain::for_address(target), Type::DGRAM, Protocol::UDP)?;
         let any: SockAddr = match target {

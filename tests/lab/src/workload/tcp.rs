@@ -31,13 +31,8 @@ pub(super) fn start(
 ) -> Result<()> {
     let cc = cc.unwrap_or(Cc::Cubic);
     for number in 1..=workload.flows {
-        let word = if direction == Direction::Down {
-            "download"
-        } else {
-            "upload"
-        };
-        let name = format!("{word} {number} ({})", cc.name());
-        let (deliveries, outcome) = traffic.add_flow(name, workload.start_s, shared.span);
+        let (deliveries, outcome) =
+            traffic.add_flow(workload, (number, cc.name()), direction, shared.span);
         let (listener, target) =
             ends.host_socket(workload.ipv6, Type::STREAM, ends.stream_protocol())?;
         listener.listen(1)?;

@@ -27,13 +27,14 @@
 
 mod delay;
 mod delivery;
+mod sending;
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::time::Time;
 use delay::Delay;
 use delivery::Delivery;
+use sending::Sending;
 
 /// Rates below this are not measured but assumed: 160 kbit/s.
 const FLOOR: f64 = 20_000.0;
@@ -49,6 +50,8 @@ const USED: f64 = 0.8;
 const FULL_PIPE_ROUNDS: u32 = 3;
 /// Half of the time a base delay is believed.
 const BASE_BUCKET: Duration = Duration::from_secs(5);
+/// Above this the delay of the path jitters, and a single look at it says little.
+const NOISY_MS: f64 = 2.0;
 /// Acknowledgements may come this late without stopping the path.
 const ACK_SLACK: Duration = Duration::from_millis(25);
 
@@ -89,6 +92,8 @@ pub struct RateSample {
     pub rtt: Duration,
     /// The sender had less to send than the path would have carried.
     pub limited: bool,
+    /// Bytes sent on the path so far.
+    pub sent: u64,
     /// Datagrams newly acknowledged.
     pub acked: u32,
     /// Datagrams newly declared lost.
@@ -102,13 +107,12 @@ pub struct RateController {
     capacity: f64,
     pace: f64,
     growth: f64,
-    paces: VecDeque<(Time, f64)>,
+    sent: Sending,
     delivery: Delivery,
     delay: Delay,
     busy_since_us: Option<u64>,
     last_update: Time,
     last_empty: Time,
-    last_full: Time,
     drain_until: Time,
     startup_over: u32,
     round_at: Time,
@@ -134,13 +138,12 @@ impl RateController {
             capacity: 0.0,
             pace: 0.0,
             growth: GROWTH_MIN,
-            paces: VecDeque::new(),
+            sent: Sending::default(),
             delivery: Delivery::default(),
             delay: Delay::new(Time::ZERO),
             busy_since_us: None,
             last_update: Time::ZERO,
             last_empty: Time::ZERO,
-            last_full: Time::ZERO,
             drain_until: Time::ZERO,
             startup_over: 0,
             round_at: Time::ZERO,
@@ -181,10 +184,9 @@ impl RateController {
         }
     }
 
-    /// Whether the estimate rests on a link that was in full use not long ago.
-    pub fn is_measured(&self, now: Time) -> bool {
-        const FRESH: Duration = Duration::from_secs(10);
-        self.phase != Phase::Startup && now.since(self.last_full) < FRESH
+    /// Whether the estimate rests on a link that was seen busy.
+    pub fn is_measured(&self) -> bool {
+        self.phase != Phase::Startup
     }
 
     /// What it is doing.
@@ -222,6 +224,16 @@ impl RateController {
         (self.capacity.max(FLOOR) * time) as u64 + 6_000
     }
 
+    /// What one packet takes on the link, milliseconds.
+    fn packet_ms(&self) -> f64 {
+        1_500.0 / self.capacity.max(FLOOR) * 1e3
+    }
+
+    /// Whether a single look at the delay says little.
+    fn is_noisy(&self) -> bool {
+        self.delay.noise_ms() > NOISY_MS + self.packet_ms()
+    }
+
     /// The queue that is aimed at, milliseconds.
     fn target_ms(&self, rtt_min: Duration) -> f64 {
         let packet_ms = 1_500.0 / self.capacity.max(FLOOR) * 1e3;
@@ -233,11 +245,8 @@ impl RateController {
     /// Takes in an acknowledgement.
     pub fn on_ack(&mut self, now: Time, s: &RateSample) {
         self.begin(now, s.rtt);
-        if !s.limited {
-            self.last_full = now;
-        }
         self.delivery.note(s);
-        self.delay.note(now, s);
+        self.delay.note(now, s, self.packet_ms());
         self.round_acked += s.acked;
         self.round_lost += s.lost;
         let target = self.target_ms(s.rtt_min);
@@ -258,7 +267,7 @@ impl RateController {
         } else {
             self.cruise(now, s, target, low, dt);
         }
-        self.note_pace(now);
+        self.sent.note(now, self.pace, s.sent);
         self.end_round(now, s);
     }
 
@@ -270,7 +279,9 @@ impl RateController {
         }
         self.pace = self.capacity * STARTUP_GAIN;
         let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
-        self.startup_over = if self.queue_ms() > threshold {
+        let short = rate.is_some_and(|rate| self.falls_short(now, s, rate, span));
+        let sure = short || !self.is_noisy();
+        self.startup_over = if self.queue_ms() > threshold && sure {
             self.startup_over + 1
         } else {
             0
@@ -295,8 +306,10 @@ impl RateController {
         let rtt = s.rtt.as_secs_f64().max(0.005);
         let queue = self.queue_ms();
         let high = 2.0 * target + 2.0;
-        if queue > low {
+        if queue > target {
             self.growth = GROWTH_MIN;
+        }
+        if queue > low {
             let (span, settle) = if queue > high {
                 (20_000, 0.02)
             } else {
@@ -306,11 +319,7 @@ impl RateController {
             if let Some(rate) = self.delivery.rate(span, since) {
                 // Less than we sent is the link's doing; as much as we sent may
                 // be our own restraint, and then says nothing.
-                // A lowest delay above the base over a whole span is a link that
-                // was busy, whoever else is to blame for it.
-                let queued = Duration::from_secs_f64(queue.max(0.0) / 1e3);
-                let sent = self.pace_at(now - s.rtt_min - queued);
-                let falls = rate < 0.98 * sent && !self.delay.is_doubtful();
+                let falls = self.falls_short(now, s, rate, span) && !self.delay.is_doubtful();
                 if rate > self.capacity || falls {
                     self.capacity += (rate - self.capacity) * (dt / settle).min(1.0);
                 }
@@ -319,7 +328,7 @@ impl RateController {
             // Room is proven only by a round trip in which the pace was used.
             let span = (s.rtt.as_micros() as u64).clamp(15_000, 100_000);
             let used = self.delivery.rate(span, 0).unwrap_or(0.0);
-            if used > USED * self.pace_at(now - s.rtt) {
+            if used > USED * self.sent.pace_at(now - s.rtt).unwrap_or(self.pace) {
                 self.capacity *= 1.0 + self.growth * (dt / rtt).min(1.0);
             }
         }
@@ -334,36 +343,48 @@ impl RateController {
         self.pace = self.capacity * (1.0 + correction);
     }
 
-    /// What the pace was at a moment of the last second.
-    fn pace_at(&self, at: Time) -> f64 {
-        let then = self
-            .paces
-            .iter()
-            .rev()
-            .find(|p| p.0 <= at)
-            .or(self.paces.front());
-        then.map_or(self.pace, |p| p.1)
-    }
-
-    fn note_pace(&mut self, now: Time) {
-        const KEEP: Duration = Duration::from_secs(1);
-        self.paces.push_back((now, self.pace));
-        while self.paces.len() > 1 && now.since(self.paces[1].0) > KEEP {
-            self.paces.pop_front();
+    /// Whether clearly less arrived over the last `span` µs than was sent for it: only then was the link busy
+    /// because of us. What jitter and the size of a packet can do to such a short span is allowed for.
+    fn falls_short(&self, now: Time, s: &RateSample, rate: f64, span: u64) -> bool {
+        let queued = Duration::from_secs_f64(self.queue_ms().max(0.0) / 1e3);
+        let span = Duration::from_micros(span);
+        let then = now - s.rtt_min - queued;
+        // Held back by a full flight alone, it would have sent at its pace.
+        let sent = if s.limited {
+            self.sent.rate(then, span)
+        } else {
+            self.sent.pace_at(then)
+        };
+        let Some(sent) = sent else { return false };
+        let span_s = span.as_secs_f64();
+        let mut allowed = 0.02;
+        if self.is_noisy() {
+            allowed += (self.delay.noise_ms() / 1e3 / span_s).min(0.1);
         }
+        let packet = if s.limited { 1_500.0 / span_s } else { 0.0 };
+        rate < (1.0 - allowed) * sent - packet
     }
 
     /// Lets the queue run empty when it has not been for long.
     fn drain(&mut self, now: Time, s: &RateSample, queue: f64, target: f64) -> Option<f64> {
         if self.phase == Phase::Drain {
             if queue <= 0.25 * target || now >= self.drain_until {
+                if self.is_noisy() {
+                    // What is still there is none of ours.
+                    self.delay.take_floor(0.25 * target);
+                }
                 self.phase = Phase::Cruise;
                 self.last_empty = now;
                 return None;
             }
             return Some(-0.25);
         }
-        if now.since(self.last_empty) > BASE_BUCKET {
+        let patience = if self.is_noisy() {
+            (s.rtt * 10).clamp(BASE_BUCKET / 5, BASE_BUCKET)
+        } else {
+            BASE_BUCKET
+        };
+        if now.since(self.last_empty) > patience {
             self.phase = Phase::Drain;
             self.drain_until = now + s.rtt + Duration::from_micros((queue * 5_000.0) as u64);
             return Some(-0.25);
@@ -411,7 +432,7 @@ impl RateController {
                     self.capacity = rate;
                     self.growth = GROWTH_MIN;
                     self.hold_growth_until = now + Duration::from_secs(1);
-                } else if self.queue_ms() <= 1.0 {
+                } else if self.queue_ms() <= 0.4 * self.target_ms(s.rtt_min) {
                     self.growth = (self.growth * 1.7).min(GROWTH_MAX);
                 }
             }
@@ -422,6 +443,8 @@ impl RateController {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     /// A link with one bottleneck: the sender obeys the controller, the receiver
@@ -437,6 +460,7 @@ mod tests {
         acks: VecDeque<(u64, RateSample)>,
         received: u64,
         inflight: u64,
+        sent: u64,
         unacked: u64,
         next_ack_us: u64,
         min_delay: u64,
@@ -458,6 +482,7 @@ mod tests {
                 acks: VecDeque::new(),
                 received: 0,
                 inflight: 0,
+                sent: 0,
                 unacked: 0,
                 next_ack_us: 0,
                 min_delay: u64::MAX,
@@ -477,6 +502,7 @@ mod tests {
                 while self.credit >= 1_500.0 && self.inflight + 1_500 < self.c.inflight_max(rtt) {
                     self.credit -= 1_500.0;
                     self.inflight += 1_500;
+                    self.sent += 1_500;
                     let start = self.busy_until_us.max(self.now_us as f64);
                     self.busy_until_us = start + 1_500.0 / self.rate * 1e6;
                     let delay = self.busy_until_us as u64 + self.delay_us - self.now_us;
@@ -501,6 +527,7 @@ mod tests {
                         limited: false,
                         acked: (self.unacked / 1_500) as u32,
                         lost: 0,
+                        sent: self.sent,
                     };
                     self.min_delay = u64::MAX;
                     self.acks.push_back((self.now_us + self.delay_us, sample));

@@ -14,6 +14,7 @@ use crate::classify::{Behaviour, Class, classify};
 use crate::codel::Codel;
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
+use crate::reach::Reach;
 use crate::time::Time;
 
 /// A packet that waits for a path.
@@ -66,6 +67,8 @@ pub struct Flow {
     pub waiting_since: Option<Time>,
     /// Until when it may use every path, not only the best.
     pub wide_until: Time,
+    /// How far behind the best path its packets may travel, and what it waits for.
+    pub reach: Reach,
 }
 
 /// The window over which a flow's rate is measured.
@@ -90,6 +93,7 @@ impl Flow {
             standing: Standing::Out,
             waiting_since: None,
             wide_until: Time::ZERO,
+            reach: Reach::default(),
         }
     }
 

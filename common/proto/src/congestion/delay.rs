@@ -5,6 +5,11 @@
 //! from a queue: a delay that leaps and then stays level (a queue grows and
 //! shrinks, but never stands still), and a delay that stays high though less
 //! was sent for long enough. Either way the base is taken anew.
+//!
+//! On a link that jitters the lowest delay of ten seconds is a rare one, and
+//! what usually lies above it is no queue. Such a link is looked at through an
+//! average, and what remains when the queue was let run empty is a floor from
+//! which the queue is counted, until the delay falls below it.
 
 use std::time::Duration;
 
@@ -15,6 +20,11 @@ use crate::time::Time;
 /// A leap of the delay from one acknowledgement to the next, ms.
 const LEAP_MS: f64 = 4.0;
 
+/// Noise below this needs no smoothing.
+const QUIET_MS: f64 = 1.0;
+/// A larger change is not noise but an event.
+const NOISE_JUMP_MS: f64 = 12.0;
+
 /// Base delay, queue, noise, and the watch over all three.
 #[derive(Debug)]
 pub(super) struct Delay {
@@ -22,6 +32,8 @@ pub(super) struct Delay {
     base_now: Option<i32>,
     base_before: Option<i32>,
     base_since: Time,
+    excess_ms: f64,
+    floor_ms: f64,
     queue_ms: f64,
     leap_ms: f64,
     leaps: u32,
@@ -38,6 +50,8 @@ impl Delay {
             base_now: None,
             base_before: None,
             base_since: now,
+            excess_ms: 0.0,
+            floor_ms: 0.0,
             queue_ms: 0.0,
             leap_ms: 0.0,
             leaps: 0,
@@ -75,8 +89,8 @@ impl Delay {
         }
     }
 
-    /// Takes in the lowest delay since the last acknowledgement.
-    pub fn note(&mut self, now: Time, s: &RateSample) {
+    /// Takes in the lowest delay since the last acknowledgement. One packet takes `packet_ms` on the link.
+    pub fn note(&mut self, now: Time, s: &RateSample, packet_ms: f64) {
         let reference = *self.reference.get_or_insert(s.min_delay);
         let delay = stamp::difference(s.min_delay, reference);
         if now.since(self.base_since) > BASE_BUCKET {
@@ -85,19 +99,29 @@ impl Delay {
         }
         self.base_now = Some(self.base_now.map_or(delay, |b| b.min(delay)));
         let base = self.base_offset().unwrap_or(delay);
-        let queue = stamp::millis(delay - base);
-        self.leap_ms = queue - self.queue_ms;
+        let excess = stamp::millis(delay - base);
+        self.leap_ms = excess - self.excess_ms;
         let jump = self.leap_ms.abs();
-        // Only the small changes from one ack to the next are noise.
-        if jump < 8.0 {
+        if jump < NOISE_JUMP_MS {
             self.noise_ms += (jump - self.noise_ms) / 64.0;
         }
-        self.queue_ms = queue;
+        // The noisier, the more acknowledgements it takes to see the queue.
+        self.excess_ms += self.leap_ms / (1.0 + (self.noise_ms - QUIET_MS - packet_ms).max(0.0));
+        if self.excess_ms < self.floor_ms {
+            self.floor_ms += (self.excess_ms - self.floor_ms) / 8.0;
+        }
+        self.queue_ms = (self.excess_ms - self.floor_ms).max(0.0);
+    }
+
+    /// No more than `left` ms of what is taken for a queue is one.
+    pub fn take_floor(&mut self, left: f64) {
+        self.floor_ms = self.floor_ms.max(self.excess_ms - left);
+        self.queue_ms = (self.excess_ms - self.floor_ms).max(0.0);
     }
 
     /// A delay that leaps and then stays level is a longer route.
     pub fn watch_step(&mut self, now: Time, rtt: Duration) {
-        let queue = self.queue_ms;
+        let queue = self.excess_ms;
         if self.leap_ms > LEAP_MS {
             self.leaps += 1;
             // A queue that fills quickly leaps again and again.
@@ -147,6 +171,7 @@ impl Delay {
         self.base_now = None;
         self.base_before = None;
         self.base_since = now;
+        self.floor_ms = 0.0;
         self.high = None;
         self.step = None;
     }

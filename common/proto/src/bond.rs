@@ -90,6 +90,8 @@ pub struct Bond {
     store: Store,
     retransmits: VecDeque<PacketKey>,
     copies: VecDeque<(PacketKey, u8)>,
+    recent: VecDeque<PacketKey>,
+    recent_count: u64,
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
     latency: Latency,
@@ -148,6 +150,8 @@ impl Bond {
             store: Store::default(),
             retransmits: VecDeque::new(),
             copies: VecDeque::new(),
+            recent: VecDeque::new(),
+            recent_count: 0,
             stashed: None,
             reorder: Reorder::default(),
             latency: Latency::default(),
@@ -600,13 +604,22 @@ impl Bond {
                 _ => UNKNOWN_MS,
             };
             let full = path.check_full();
+            // With nothing of ours under way, none of it waits either.
+            let queue = if path.sent.has_inflight() {
+                path.rate.queue_ms()
+            } else {
+                0.0
+            };
             self.views.push(PathView {
                 index,
                 role: path.role,
                 active: path.health.is_active() && path.session.is_established(),
-                delay_ms: base + path.rate.queue_ms(),
+                base_ms: base,
+                delay_ms: base + queue,
                 capacity: path.rate.capacity(),
-                measured: path.rate.is_measured(now),
+                on_trial: path.is_on_trial(now),
+                on_probation: path.is_on_trial(now) && path.trial.is_probation(now),
+                has_room: path.has_room(),
                 ready_in: path.ready_in(now),
                 full,
             });

@@ -18,6 +18,16 @@ pub struct CodelParams {
     pub interval: Duration,
 }
 
+impl CodelParams {
+    /// The same for a queue that may stand for longer than the usual target.
+    pub fn with_patience(&self, patience: Duration) -> Self {
+        CodelParams {
+            target: self.target.max(patience),
+            interval: self.interval,
+        }
+    }
+}
+
 /// For realtime and interactive flows: the RFC's values.
 pub const THIN: CodelParams = CodelParams {
     target: Duration::from_millis(5),

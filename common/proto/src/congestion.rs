@@ -25,11 +25,16 @@
 //! been empty for five seconds. When the delay stays high though we send less
 //! than arrives, the route has changed and the base is taken anew.
 
-use std::collections::VecDeque;
+mod delay;
+mod delivery;
+mod sending;
+
 use std::time::Duration;
 
-use crate::stamp;
 use crate::time::Time;
+use delay::Delay;
+use delivery::Delivery;
+use sending::Sending;
 
 /// Rates below this are not measured but assumed: 160 kbit/s.
 const FLOOR: f64 = 20_000.0;
@@ -45,6 +50,8 @@ const USED: f64 = 0.8;
 const FULL_PIPE_ROUNDS: u32 = 3;
 /// Half of the time a base delay is believed.
 const BASE_BUCKET: Duration = Duration::from_secs(5);
+/// Above this the delay of the path jitters, and a single look at it says little.
+const NOISY_MS: f64 = 2.0;
 /// Acknowledgements may come this late without stopping the path.
 const ACK_SLACK: Duration = Duration::from_millis(25);
 
@@ -85,6 +92,8 @@ pub struct RateSample {
     pub rtt: Duration,
     /// The sender had less to send than the path would have carried.
     pub limited: bool,
+    /// Bytes sent on the path so far.
+    pub sent: u64,
     /// Datagrams newly acknowledged.
     pub acked: u32,
     /// Datagrams newly declared lost.
@@ -98,26 +107,12 @@ pub struct RateController {
     capacity: f64,
     pace: f64,
     growth: f64,
-    paces: VecDeque<(Time, f64)>,
-    history: VecDeque<(u64, u64)>,
-    last_arrival_us: Option<u32>,
-    last_bytes: u32,
-    received_us: u64,
-    received: u64,
-    reference: Option<u32>,
-    base_now: Option<i32>,
-    base_before: Option<i32>,
-    base_since: Time,
-    queue_ms: f64,
-    leap_ms: f64,
-    leaps: u32,
-    noise_ms: f64,
+    sent: Sending,
+    delivery: Delivery,
+    delay: Delay,
     busy_since_us: Option<u64>,
     last_update: Time,
-    high: Option<(Time, f64, f64)>,
-    step: Option<(Time, f64)>,
     last_empty: Time,
-    last_full: Time,
     drain_until: Time,
     startup_over: u32,
     round_at: Time,
@@ -143,26 +138,12 @@ impl RateController {
             capacity: 0.0,
             pace: 0.0,
             growth: GROWTH_MIN,
-            paces: VecDeque::new(),
-            history: VecDeque::new(),
-            last_arrival_us: None,
-            last_bytes: 0,
-            received_us: 0,
-            received: 0,
-            reference: None,
-            base_now: None,
-            base_before: None,
-            base_since: Time::ZERO,
-            queue_ms: 0.0,
-            leap_ms: 0.0,
-            leaps: 0,
-            noise_ms: 0.0,
+            sent: Sending::default(),
+            delivery: Delivery::default(),
+            delay: Delay::new(Time::ZERO),
             busy_since_us: None,
             last_update: Time::ZERO,
-            high: None,
-            step: None,
             last_empty: Time::ZERO,
-            last_full: Time::ZERO,
             drain_until: Time::ZERO,
             startup_over: 0,
             round_at: Time::ZERO,
@@ -183,7 +164,7 @@ impl RateController {
             self.pace = self.capacity * STARTUP_GAIN;
             self.last_update = now;
             self.last_empty = now;
-            self.base_since = now;
+            self.delay = Delay::new(now);
             self.round_at = now;
         }
     }
@@ -198,15 +179,14 @@ impl RateController {
             self.pace = capacity;
             self.last_update = now;
             self.last_empty = now;
-            self.base_since = now;
+            self.delay = Delay::new(now);
             self.round_at = now;
         }
     }
 
-    /// Whether the estimate rests on a link that was in full use not long ago.
-    pub fn is_measured(&self, now: Time) -> bool {
-        const FRESH: Duration = Duration::from_secs(10);
-        self.phase != Phase::Startup && now.since(self.last_full) < FRESH
+    /// Whether the estimate rests on a link that was seen busy.
+    pub fn is_measured(&self) -> bool {
+        self.phase != Phase::Startup
     }
 
     /// What it is doing.
@@ -226,20 +206,12 @@ impl RateController {
 
     /// Standing queue in the path beyond the base delay, milliseconds.
     pub fn queue_ms(&self) -> f64 {
-        self.queue_ms
+        self.delay.queue_ms()
     }
 
     /// The base delay as a difference of stamps: comparable between paths of one direction.
     pub fn base_delay(&self) -> Option<u32> {
-        let base = self.base()?;
-        self.reference.map(|r| stamp::add(r, base))
-    }
-
-    fn base(&self) -> Option<i32> {
-        match (self.base_now, self.base_before) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        self.delay.base()
     }
 
     /// Bytes that may be in flight.
@@ -252,31 +224,40 @@ impl RateController {
         (self.capacity.max(FLOOR) * time) as u64 + 6_000
     }
 
+    /// What one packet takes on the link, milliseconds.
+    fn packet_ms(&self) -> f64 {
+        1_500.0 / self.capacity.max(FLOOR) * 1e3
+    }
+
+    /// Whether a single look at the delay says little.
+    fn is_noisy(&self) -> bool {
+        self.delay.noise_ms() > NOISY_MS + self.packet_ms()
+    }
+
     /// The queue that is aimed at, milliseconds.
     fn target_ms(&self, rtt_min: Duration) -> f64 {
         let packet_ms = 1_500.0 / self.capacity.max(FLOOR) * 1e3;
-        (rtt_min.as_secs_f64() * 1e3 / 20.0).clamp(2.5, 6.0) + packet_ms + self.noise_ms.min(10.0)
+        (rtt_min.as_secs_f64() * 1e3 / 20.0).clamp(2.5, 6.0)
+            + packet_ms
+            + self.delay.noise_ms().min(10.0)
     }
 
     /// Takes in an acknowledgement.
     pub fn on_ack(&mut self, now: Time, s: &RateSample) {
         self.begin(now, s.rtt);
-        if !s.limited {
-            self.last_full = now;
-        }
-        self.note_delivery(s);
-        self.note_delay(now, s);
+        self.delivery.note(s);
+        self.delay.note(now, s, self.packet_ms());
         self.round_acked += s.acked;
         self.round_lost += s.lost;
         let target = self.target_ms(s.rtt_min);
         let low = 0.4 * target;
-        let busy = self.queue_ms > low;
+        let busy = self.queue_ms() > low;
         match (busy, self.busy_since_us) {
-            (true, None) => self.busy_since_us = Some(self.received_us),
+            (true, None) => self.busy_since_us = Some(self.delivery.clock_us()),
             (false, _) => self.busy_since_us = None,
             _ => {}
         }
-        if self.queue_ms <= 0.3 * target {
+        if self.queue_ms() <= 0.3 * target {
             self.last_empty = now;
         }
         let dt = now.since(self.last_update).as_secs_f64().min(0.1);
@@ -286,19 +267,21 @@ impl RateController {
         } else {
             self.cruise(now, s, target, low, dt);
         }
-        self.note_pace(now);
+        self.sent.note(now, self.pace, s.sent);
         self.end_round(now, s);
     }
 
     fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
         let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
-        let rate = self.delivery_rate(span, 0);
+        let rate = self.delivery.rate(span, 0);
         if let Some(rate) = rate {
             self.capacity = self.capacity.max(rate);
         }
         self.pace = self.capacity * STARTUP_GAIN;
         let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
-        self.startup_over = if self.queue_ms > threshold {
+        let short = rate.is_some_and(|rate| self.falls_short(now, s, rate, span));
+        let sure = short || !self.is_noisy();
+        self.startup_over = if self.queue_ms() > threshold && sure {
             self.startup_over + 1
         } else {
             0
@@ -306,7 +289,8 @@ impl RateController {
         if self.startup_over >= 2 || self.flat_rounds >= FULL_PIPE_ROUNDS {
             // The queue proves that the link was busy: what arrived last is its rate.
             if let Some(rate) = self
-                .delivery_rate(15_000, 0)
+                .delivery
+                .rate(15_000, 0)
                 .filter(|_| self.startup_over >= 2)
             {
                 // A window that was half idle shows less than earlier ones did.
@@ -320,24 +304,22 @@ impl RateController {
 
     fn cruise(&mut self, now: Time, s: &RateSample, target: f64, low: f64, dt: f64) {
         let rtt = s.rtt.as_secs_f64().max(0.005);
-        let queue = self.queue_ms;
+        let queue = self.queue_ms();
         let high = 2.0 * target + 2.0;
-        if queue > low {
+        if queue > target {
             self.growth = GROWTH_MIN;
+        }
+        if queue > low {
             let (span, settle) = if queue > high {
                 (20_000, 0.02)
             } else {
                 (60_000, 0.1)
             };
-            let since = self.busy_since_us.unwrap_or(self.received_us);
-            if let Some(rate) = self.delivery_rate(span, since) {
+            let since = self.busy_since_us.unwrap_or(self.delivery.clock_us());
+            if let Some(rate) = self.delivery.rate(span, since) {
                 // Less than we sent is the link's doing; as much as we sent may
                 // be our own restraint, and then says nothing.
-                // A lowest delay above the base over a whole span is a link that
-                // was busy, whoever else is to blame for it.
-                let queued = Duration::from_secs_f64(queue.max(0.0) / 1e3);
-                let sent = self.pace_at(now - s.rtt_min - queued);
-                let falls = rate < 0.98 * sent && self.step.is_none();
+                let falls = self.falls_short(now, s, rate, span) && !self.delay.is_doubtful();
                 if rate > self.capacity || falls {
                     self.capacity += (rate - self.capacity) * (dt / settle).min(1.0);
                 }
@@ -345,49 +327,64 @@ impl RateController {
         } else if !s.limited && now >= self.hold_growth_until {
             // Room is proven only by a round trip in which the pace was used.
             let span = (s.rtt.as_micros() as u64).clamp(15_000, 100_000);
-            let used = self.delivery_rate(span, 0).unwrap_or(0.0);
-            if used > USED * self.pace_at(now - s.rtt) {
+            let used = self.delivery.rate(span, 0).unwrap_or(0.0);
+            if used > USED * self.sent.pace_at(now - s.rtt).unwrap_or(self.pace) {
                 self.capacity *= 1.0 + self.growth * (dt / rtt).min(1.0);
             }
         }
         self.capacity = self.capacity.max(FLOOR);
         let mut correction = ((target - queue) / 1e3 / (3.0 * rtt).max(0.03)).clamp(-0.3, 0.08);
-        self.watch_step(now, s, queue);
-        self.watch_route(now, s, queue, high);
+        self.delay.watch_step(now, s.rtt);
+        let route = self.delay.watch_route(now, s.rtt, high, self.capacity);
+        if let Some(before) = route {
+            self.capacity = self.capacity.max(0.9 * before);
+        }
         correction = self.drain(now, s, queue, target).unwrap_or(correction);
         self.pace = self.capacity * (1.0 + correction);
     }
 
-    /// What the pace was at a moment of the last second.
-    fn pace_at(&self, at: Time) -> f64 {
-        let then = self
-            .paces
-            .iter()
-            .rev()
-            .find(|p| p.0 <= at)
-            .or(self.paces.front());
-        then.map_or(self.pace, |p| p.1)
-    }
-
-    fn note_pace(&mut self, now: Time) {
-        const KEEP: Duration = Duration::from_secs(1);
-        self.paces.push_back((now, self.pace));
-        while self.paces.len() > 1 && now.since(self.paces[1].0) > KEEP {
-            self.paces.pop_front();
+    /// Whether clearly less arrived over the last `span` µs than was sent for it: only then was the link busy
+    /// because of us. What jitter and the size of a packet can do to such a short span is allowed for.
+    fn falls_short(&self, now: Time, s: &RateSample, rate: f64, span: u64) -> bool {
+        let queued = Duration::from_secs_f64(self.queue_ms().max(0.0) / 1e3);
+        let span = Duration::from_micros(span);
+        let then = now - s.rtt_min - queued;
+        // Held back by a full flight alone, it would have sent at its pace.
+        let sent = if s.limited {
+            self.sent.rate(then, span)
+        } else {
+            self.sent.pace_at(then)
+        };
+        let Some(sent) = sent else { return false };
+        let span_s = span.as_secs_f64();
+        let mut allowed = 0.02;
+        if self.is_noisy() {
+            allowed += (self.delay.noise_ms() / 1e3 / span_s).min(0.1);
         }
+        let packet = if s.limited { 1_500.0 / span_s } else { 0.0 };
+        rate < (1.0 - allowed) * sent - packet
     }
 
     /// Lets the queue run empty when it has not been for long.
     fn drain(&mut self, now: Time, s: &RateSample, queue: f64, target: f64) -> Option<f64> {
         if self.phase == Phase::Drain {
             if queue <= 0.25 * target || now >= self.drain_until {
+                if self.is_noisy() {
+                    // What is still there is none of ours.
+                    self.delay.take_floor(0.25 * target);
+                }
                 self.phase = Phase::Cruise;
                 self.last_empty = now;
                 return None;
             }
             return Some(-0.25);
         }
-        if now.since(self.last_empty) > BASE_BUCKET {
+        let patience = if self.is_noisy() {
+            (s.rtt * 10).clamp(BASE_BUCKET / 5, BASE_BUCKET)
+        } else {
+            BASE_BUCKET
+        };
+        if now.since(self.last_empty) > patience {
             self.phase = Phase::Drain;
             self.drain_until = now + s.rtt + Duration::from_micros((queue * 5_000.0) as u64);
             return Some(-0.25);
@@ -395,61 +392,14 @@ impl RateController {
         None
     }
 
-    /// A delay that leaps and then stays level is a longer route: a queue grows
-    /// and shrinks, but never stands still.
-    fn watch_step(&mut self, now: Time, s: &RateSample, queue: f64) {
-        const LEAP_MS: f64 = 4.0;
-        if self.leap_ms > LEAP_MS {
-            self.leaps += 1;
-            // A queue that fills quickly leaps again and again.
-            self.step = (self.leaps == 1).then_some((now, queue));
-        } else {
-            self.leaps = 0;
-        }
-        let Some((since, level)) = self.step else {
-            return;
-        };
-        if (queue - level).abs() > 0.1 * level + 1.0 {
-            self.step = None;
-        } else if now.since(since) > s.rtt * 3 / 2 {
-            self.rebase(now);
-        }
-    }
-
-    fn rebase(&mut self, now: Time) {
-        self.base_now = None;
-        self.base_before = None;
-        self.base_since = now;
-        self.high = None;
-        self.step = None;
-    }
-
-    /// A delay that stays high though we sent less for long enough is the route's.
-    fn watch_route(&mut self, now: Time, s: &RateSample, queue: f64, high: f64) {
-        if queue <= high {
-            self.high = None;
-            return;
-        }
-        let (since, was, capacity) = *self.high.get_or_insert((now, queue, self.capacity));
-        // Still filling, or already draining as it should: no news of the route.
-        if queue > 1.1 * was + 1.0 || queue < 0.7 * was {
-            self.high = Some((now, queue, capacity));
-            return;
-        }
-        let patience = s.rtt * 3 + Duration::from_micros((was * 4_000.0) as u64);
-        if now.since(since) > patience {
-            self.rebase(now);
-            // What was taken for a shrinking link was our own restraint.
-            self.capacity = self.capacity.max(0.9 * capacity);
-        }
-    }
-
     /// Once per round trip: grows faster, notices a plateau.
     fn end_round(&mut self, now: Time, s: &RateSample) {
         if now.since(self.round_at) < s.rtt.max(Duration::from_millis(10)) {
             return;
         }
-        let rate = self.delivery_rate((s.rtt.as_micros() as u64).clamp(15_000, 100_000), 0);
+        let rate = self
+            .delivery
+            .rate((s.rtt.as_micros() as u64).clamp(15_000, 100_000), 0);
         let rate = rate.unwrap_or(0.0);
         let total = self.round_acked + self.round_lost;
         let loss = if total == 0 {
@@ -478,72 +428,23 @@ impl RateController {
                 // arriving than was sent, is the sign; random loss is usual.
                 let excess = loss > 2.0 * self.loss_usual + 0.05;
                 self.loss_usual += (loss - self.loss_usual) / 16.0;
-                if excess && self.queue_ms <= 1.0 && rate > 0.0 && rate < 0.93 * self.pace {
+                if excess && self.queue_ms() <= 1.0 && rate > 0.0 && rate < 0.93 * self.pace {
                     self.capacity = rate;
                     self.growth = GROWTH_MIN;
                     self.hold_growth_until = now + Duration::from_secs(1);
-                } else if self.queue_ms <= 1.0 {
+                } else if self.queue_ms() <= 0.4 * self.target_ms(s.rtt_min) {
                     self.growth = (self.growth * 1.7).min(GROWTH_MAX);
                 }
             }
             Phase::Drain => {}
         }
     }
-
-    fn note_delivery(&mut self, s: &RateSample) {
-        const KEEP_US: u64 = 250_000;
-        if let Some(last) = self.last_arrival_us {
-            let step = s.arrival_us.wrapping_sub(last);
-            if step == 0 || step > u32::MAX / 2 {
-                return;
-            }
-            self.received_us += u64::from(step);
-            self.received += u64::from(s.bytes.wrapping_sub(self.last_bytes));
-        }
-        self.last_arrival_us = Some(s.arrival_us);
-        self.last_bytes = s.bytes;
-        self.history.push_back((self.received_us, self.received));
-        while self.history.len() > 2 && self.history[1].0 + KEEP_US < self.received_us {
-            self.history.pop_front();
-        }
-    }
-
-    /// Bytes per second over the last `span` µs or a little more, but nothing
-    /// before `since`. `None` when that is too short to say.
-    fn delivery_rate(&self, span: u64, since: u64) -> Option<f64> {
-        const SHORTEST_US: u64 = 6_000;
-        let &(end, bytes) = self.history.back()?;
-        let start = self
-            .history
-            .iter()
-            .rev()
-            .find(|h| h.0 + span <= end || h.0 <= since)?;
-        let time = end - start.0;
-        (time >= SHORTEST_US).then(|| (bytes - start.1) as f64 / time as f64 * 1e6)
-    }
-
-    fn note_delay(&mut self, now: Time, s: &RateSample) {
-        let reference = *self.reference.get_or_insert(s.min_delay);
-        let delay = stamp::difference(s.min_delay, reference);
-        if now.since(self.base_since) > BASE_BUCKET {
-            self.base_since = now;
-            self.base_before = self.base_now.take().or(self.base_before);
-        }
-        self.base_now = Some(self.base_now.map_or(delay, |b| b.min(delay)));
-        let base = self.base().unwrap_or(delay);
-        let queue = stamp::millis(delay - base);
-        self.leap_ms = queue - self.queue_ms;
-        let jump = self.leap_ms.abs();
-        // Only the small changes from one ack to the next are noise.
-        if jump < 8.0 {
-            self.noise_ms += (jump - self.noise_ms) / 64.0;
-        }
-        self.queue_ms = queue;
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use super::*;
 
     /// A link with one bottleneck: the sender obeys the controller, the receiver
@@ -559,6 +460,7 @@ mod tests {
         acks: VecDeque<(u64, RateSample)>,
         received: u64,
         inflight: u64,
+        sent: u64,
         unacked: u64,
         next_ack_us: u64,
         min_delay: u64,
@@ -580,6 +482,7 @@ mod tests {
                 acks: VecDeque::new(),
                 received: 0,
                 inflight: 0,
+                sent: 0,
                 unacked: 0,
                 next_ack_us: 0,
                 min_delay: u64::MAX,
@@ -599,6 +502,7 @@ mod tests {
                 while self.credit >= 1_500.0 && self.inflight + 1_500 < self.c.inflight_max(rtt) {
                     self.credit -= 1_500.0;
                     self.inflight += 1_500;
+                    self.sent += 1_500;
                     let start = self.busy_until_us.max(self.now_us as f64);
                     self.busy_until_us = start + 1_500.0 / self.rate * 1e6;
                     let delay = self.busy_until_us as u64 + self.delay_us - self.now_us;
@@ -623,6 +527,7 @@ mod tests {
                         limited: false,
                         acked: (self.unacked / 1_500) as u32,
                         lost: 0,
+                        sent: self.sent,
                     };
                     self.min_delay = u64::MAX;
                     self.acks.push_back((self.now_us + self.delay_us, sample));

@@ -14,6 +14,7 @@ use crate::classify::{Behaviour, Class, classify};
 use crate::codel::Codel;
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
+use crate::reach::Reach;
 use crate::release::{self, Habits, Remote};
 use crate::time::Time;
 
@@ -70,6 +71,8 @@ pub struct Flow {
     /// Whether it uses every path and a constant latency from its first packet on.
     pub steady: bool,
     began: Time,
+    /// How far behind the best path its packets may travel, and what it waits for.
+    pub reach: Reach,
 }
 
 /// How long a flow may take to show that it is long, as was expected.
@@ -98,6 +101,7 @@ impl Flow {
             wide_until: Time::ZERO,
             steady: false,
             began: now,
+            reach: Reach::default(),
         }
     }
 

@@ -41,6 +41,7 @@ mod mss;
 pub mod packet;
 mod path;
 mod queue;
+mod reach;
 mod release;
 mod reorder;
 pub mod schedule;

@@ -3,22 +3,26 @@
 //!
 //! The parts do not know each other; this file holds them together: what was
 //! sent ([`sent`]), what arrived ([`received`]), how long it takes ([`rtt`]), at
-//! which rate to send ([`crate::congestion`]), whether it works ([`health`]). What the
+//! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]). What the
 //! operator asked (`role`) and what is observed are different fields.
 
 mod health;
+mod pacer;
 mod received;
 mod rtt;
 mod sent;
+mod trial;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use health::{Change, Health, Signs, Wish};
+use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
 pub use rtt::Rtt;
 pub use sent::{Outgoing, SentLog};
+pub use trial::Trial;
 
 use crate::config::Role;
 use crate::congestion::{RateController, RateSample};
@@ -31,10 +35,6 @@ use crate::store::PacketKey;
 use crate::time::Time;
 use crate::transmit::Arrival;
 
-/// Credit that a path may save up, for a late driver and for the bursts in which
-/// flows arrive. With less, every burst spills over to slower paths and makes
-/// its flow wait for them, which an inner BBR takes for a slower network.
-const CREDIT: Duration = Duration::from_millis(3);
 /// Longest train of datagrams handed over at once, in time of the path's rate.
 const TRAIN: Duration = Duration::from_millis(1);
 /// After this long without a successor the promise "more follows" is taken back.
@@ -147,6 +147,8 @@ pub struct Path {
     pub rate: RateController,
     /// Whether it works.
     pub health: Health,
+    /// What is left to find out before it carries its share.
+    pub trial: Trial,
     /// Where HELLO stands.
     pub greeting: Greeting,
     /// Sessions that began before this one belong to a former life of the peer.
@@ -165,9 +167,7 @@ pub struct Path {
     pub sent_datagrams: u64,
     /// Wire bytes sent.
     pub sent_bytes: u64,
-    next_send: Time,
-    full: bool,
-    was_full: bool,
+    pacer: Pacer,
     last_sent: Time,
     promised_more: bool,
     loss_check: Option<Time>,
@@ -210,6 +210,7 @@ impl Path {
             rtt: Rtt::default(),
             rate: RateController::new(),
             health: Health::new(now),
+            trial: Trial::default(),
             greeting: Greeting::Idle,
             first_session: None,
             candidate: None,
@@ -219,9 +220,7 @@ impl Path {
             initiator: false,
             sent_datagrams: 0,
             sent_bytes: 0,
-            next_send: now,
-            full: false,
-            was_full: false,
+            pacer: Pacer::new(now),
             last_sent: now,
             promised_more: false,
             loss_check: None,
@@ -271,20 +270,20 @@ impl Path {
 
     /// How long until the pacer lets it send; zero when it may now.
     pub fn ready_in(&self, now: Time) -> Duration {
-        self.next_send.since(now)
+        self.pacer.next_send().since(now)
     }
 
     /// When the pacer lets it send.
     pub fn next_send(&self) -> Time {
-        self.next_send
+        self.pacer.next_send()
     }
 
     /// Looks whether its flight is full.
     pub fn check_full(&mut self) -> bool {
         let max = self.rate.inflight_max(self.rtt.min());
-        self.full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
-        self.was_full |= self.full;
-        self.full
+        let full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
+        self.pacer.set_full(full);
+        full
     }
 
     /// Bytes that may leave in one train.
@@ -292,9 +291,19 @@ impl Path {
         ((self.rate.pace() * TRAIN.as_secs_f64()) as usize).max(2 * 1_500)
     }
 
-    /// Whether its flight was full since it last sent.
-    pub fn was_full(&self) -> bool {
-        self.was_full
+    /// Whether it could have carried more over the last round trips.
+    pub fn has_room(&self) -> bool {
+        self.pacer.has_room()
+    }
+
+    /// Whether its rate has yet to be found.
+    pub fn is_on_trial(&self, now: Time) -> bool {
+        !self.rate.is_measured() && self.trial.is_open(now)
+    }
+
+    /// Whether less is asked of it than its pace allows.
+    pub fn is_idle(&self) -> bool {
+        self.pacer.is_idle()
     }
 
     /// Accounts for a sealed datagram that carries or asks for an acknowledgement.
@@ -305,9 +314,7 @@ impl Path {
             self.promised_more = more;
         }
         if out.eliciting {
-            self.was_full = false;
-            let time = Duration::from_secs_f64(out.len as f64 / self.rate.pace());
-            self.next_send = self.next_send.max(now - CREDIT) + time;
+            self.pacer.charge(now, out.len, self.rate.pace());
         }
     }
 
@@ -337,7 +344,12 @@ impl Path {
         if outcome.datagrams == 0 {
             return None;
         }
-        if self.rtt.is_known() {
+        // What a silent path is asked now and then says nothing about its rate.
+        let in_use = matches!(
+            self.health.state(),
+            PathState::Active | PathState::Connecting
+        );
+        if self.rtt.is_known() && in_use {
             let sample = RateSample {
                 arrival_us: ack.last_arrival_us,
                 bytes: ack.bytes,
@@ -345,6 +357,7 @@ impl Path {
                 rtt_min: self.rtt.min(),
                 rtt: self.rtt.smoothed(),
                 limited: outcome.limited * 4 > outcome.datagrams,
+                sent: self.sent_bytes,
                 acked: outcome.datagrams,
                 lost: std::mem::take(&mut self.lost_since_ack),
             };
@@ -361,6 +374,7 @@ impl Path {
                 .is_some_and(|t| now.since(t) > Duration::from_millis(400))
         {
             self.rate.restart(now);
+            self.trial = Trial::of_returned(now);
         }
         change
     }

@@ -166,6 +166,7 @@ fn take(
         Class::Interactive => (&codel::THIN, limits::BULK_EXPIRY),
         Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
     };
+    let params = &params.with_patience(flow.reach.patience(now));
     while let Some(mut queued) = flow.queue.pop_front() {
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();
@@ -175,6 +176,7 @@ fn take(
             continue;
         }
         note_wait(flow, now, sojourn);
+        flow.reach.note_wait(now, sojourn);
         if flow
             .codel
             .should_drop(now, sojourn, flow.queue_bytes, params)

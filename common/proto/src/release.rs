@@ -220,15 +220,19 @@ mod tests {
             index,
             role: Role::Always,
             active: true,
+            base_ms: delay_ms,
             delay_ms,
             capacity: 1e6,
-            measured: true,
+            on_trial: false,
+            on_probation: false,
+            has_room: false,
             ready_in: Duration::ZERO,
             full: false,
         };
         Order {
             usable: delays.iter().enumerate().map(view).collect(),
             wide: delays.len(),
+            ..Order::default()
         }
     }
 

@@ -11,17 +11,13 @@
 use std::time::Duration;
 
 use crate::config::{Mode, Role};
+use crate::reach::NEAR_MS;
 
 /// Paths slower than the fastest by more than this one-way delay carry no bulk:
 /// the receiver could not hide the difference below an inner retransmission timeout.
 const SPREAD_MAX_MS: f64 = 150.0;
 /// A path far behind the others that adds less than this share is not worth its delay.
 const SHARE_MIN: f64 = 0.05;
-/// The farther behind, the more it must add: every packet on it makes all later
-/// ones of its flow wait for the spread.
-const SPREAD_PER_SHARE_MS: f64 = 500.0;
-/// A path no farther behind than this is tried though its rate is not known.
-const SPREAD_TRIAL_MS: f64 = 80.0;
 /// Below this spread a path is worth any share.
 const SPREAD_FREE_MS: f64 = 15.0;
 /// A new best path must be this much better, or it is not worth the reordering.
@@ -36,12 +32,18 @@ pub struct PathView {
     pub role: Role,
     /// It carries packets.
     pub active: bool,
+    /// One-way delay of an empty path, relative to the same zero.
+    pub base_ms: f64,
     /// One-way delay with its present queue, relative to an arbitrary zero that all views share.
     pub delay_ms: f64,
     /// Estimated capacity, bytes per second.
     pub capacity: f64,
-    /// Whether the estimate rests on a link that was seen busy.
-    pub measured: bool,
+    /// Whether the capacity has yet to be found.
+    pub on_trial: bool,
+    /// It came back from the dead just now.
+    pub on_probation: bool,
+    /// Whether it could have carried more over the last round trips.
+    pub has_room: bool,
     /// How long until the pacer lets it send.
     pub ready_in: Duration,
     /// Its flight is full: only an acknowledgement makes room.
@@ -62,6 +64,8 @@ pub struct Order {
     pub usable: Vec<PathView>,
     /// How many of these may carry bulk flows that ask for more than the best.
     pub wide: usize,
+    /// The path whose capacity is to be found with copies.
+    pub trial: Option<usize>,
 }
 
 impl Order {
@@ -76,6 +80,7 @@ impl Order {
 pub fn order(views: &[PathView], mode: Mode, previous: Option<usize>, order: &mut Order) {
     order.usable.clear();
     order.wide = 0;
+    order.trial = None;
     let active = |v: &&PathView| v.active && v.role != Role::Never;
     let strongest = views.iter().filter(active).map(|v| v.role).min();
     let Some(strongest) = strongest else { return };
@@ -88,6 +93,7 @@ pub fn order(views: &[PathView], mode: Mode, previous: Option<usize>, order: &mu
     order.usable.sort_by(|a, b| {
         a.role
             .cmp(&b.role)
+            .then(a.on_probation.cmp(&b.on_probation))
             .then(a.delay_ms.total_cmp(&b.delay_ms))
             .then(a.index.cmp(&b.index))
     });
@@ -95,7 +101,7 @@ pub fn order(views: &[PathView], mode: Mode, previous: Option<usize>, order: &mu
     if mode == Mode::Handover {
         order.usable.truncate(1);
     }
-    order.wide = wide(&mut order.usable);
+    widen(order);
 }
 
 fn keep_previous(order: &mut Order, previous: Option<usize>) {
@@ -103,32 +109,37 @@ fn keep_previous(order: &mut Order, previous: Option<usize>) {
         return;
     };
     let (first, old) = (order.usable[0], order.usable[at]);
-    if old.role == first.role && old.delay_ms - first.delay_ms < SWITCH_GAIN_MS {
+    if old.role == first.role
+        && old.on_probation == first.on_probation
+        && old.delay_ms - first.delay_ms < SWITCH_GAIN_MS
+    {
         order.usable[..=at].rotate_right(1);
     }
 }
 
-/// Moves paths that are of no use to bulk behind the others and counts the rest.
-fn wide(usable: &mut [PathView]) -> usize {
-    let Some(first) = usable.first().copied() else {
-        return 0;
+/// Moves paths that are of no use to bulk behind the others, counts the rest, and
+/// picks one to be tried.
+fn widen(order: &mut Order) {
+    let Some(first) = order.usable.first().copied() else {
+        return;
     };
     let mut sum = 0.0;
-    let mut count = 0;
-    for i in 0..usable.len() {
-        let v = usable[i];
-        let spread = v.delay_ms - first.delay_ms;
-        // What was never tried gets its chance, or it would never be measured.
-        let chance = !v.measured && spread <= SPREAD_TRIAL_MS;
-        let share = (spread / SPREAD_PER_SHARE_MS).max(SHARE_MIN);
-        let worth = spread <= SPREAD_FREE_MS || chance || v.capacity >= share * sum;
-        if spread <= SPREAD_MAX_MS && worth {
+    for i in 0..order.usable.len() {
+        let v = order.usable[i];
+        let spread = v.base_ms - first.base_ms;
+        if v.delay_ms - first.delay_ms > SPREAD_MAX_MS {
+            continue;
+        }
+        if i > 0 && v.on_trial && (v.on_probation || spread > NEAR_MS) {
+            order.trial.get_or_insert(v.index);
+            continue;
+        }
+        if spread <= SPREAD_FREE_MS || v.on_trial || v.capacity >= SHARE_MIN * sum {
             sum += v.capacity;
-            usable[count..=i].rotate_right(1);
-            count += 1;
+            order.usable[order.wide..=i].rotate_right(1);
+            order.wide += 1;
         }
     }
-    count
 }
 
 /// Where a packet is to be sent.
@@ -146,7 +157,7 @@ pub fn repair(order: &Order) -> Choice {
     let earliest = order
         .usable
         .iter()
-        .filter(|v| !v.full)
+        .filter(|v| !v.full && order.trial != Some(v.index))
         .min_by(|a, b| a.arrival_ms().total_cmp(&b.arrival_ms()));
     match earliest {
         Some(v) if v.ready_in.is_zero() => Choice::Send(v.index),
@@ -163,9 +174,12 @@ mod tests {
             index,
             role: Role::Always,
             active: true,
+            base_ms: delay_ms,
             delay_ms,
             capacity: mbit * 125_000.0,
-            measured: true,
+            on_trial: false,
+            on_probation: false,
+            has_room: false,
             ready_in: Duration::ZERO,
             full: false,
         }
@@ -214,25 +228,43 @@ mod tests {
     }
 
     #[test]
-    fn a_path_too_far_behind_carries_no_bulk() {
+    fn a_path_too_far_behind_or_too_thin_carries_no_bulk() {
         let views = [
             view(0, 8.0, 50.0),
             view(1, 200.0, 50.0),
             view(2, 60.0, 1.0),
             view(3, 70.0, 20.0),
+            view(4, 75.0, 4.0),
         ];
         assert_eq!(
             ordered(&views, Mode::Aggregate, None),
-            (vec![0, 3, 2, 1], 2)
+            (vec![0, 3, 4, 2, 1], 3)
         );
     }
 
     #[test]
-    fn a_path_that_was_never_tried_gets_its_chance() {
-        let mut views = [view(0, 8.0, 50.0), view(1, 60.0, 1.0)];
-        assert_eq!(ordered(&views, Mode::Aggregate, None).1, 1);
-        views[1].measured = false;
-        assert_eq!(ordered(&views, Mode::Aggregate, None).1, 2);
+    fn a_far_path_is_tried_with_copies_before_it_carries_anything() {
+        let mut views = [view(0, 8.0, 50.0), view(1, 60.0, 1.0), view(2, 20.0, 1.0)];
+        views[1].on_trial = true;
+        views[2].on_trial = true;
+        let mut o = Order::default();
+        order(&views, Mode::Aggregate, None, &mut o);
+        assert_eq!(o.trial, Some(1));
+        assert_eq!(o.wide, 2, "the near one learns by doing");
+    }
+
+    #[test]
+    fn a_path_that_came_back_is_tried_before_anything_depends_on_it() {
+        let mut views = [view(0, 8.0, 50.0), view(1, 30.0, 20.0)];
+        views[0].on_trial = true;
+        views[0].on_probation = true;
+        let mut o = Order::default();
+        order(&views, Mode::Aggregate, Some(1), &mut o);
+        assert_eq!(o.best().map(|v| v.index), Some(1));
+        assert_eq!((o.trial, o.wide), (Some(0), 1));
+        views[1].active = false;
+        order(&views, Mode::Aggregate, Some(1), &mut o);
+        assert_eq!((o.trial, o.wide), (None, 1), "there is no other");
     }
 
     #[test]

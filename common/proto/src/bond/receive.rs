@@ -365,6 +365,7 @@ impl Bond {
         self.stashed = None;
         self.retransmits.clear();
         self.copies.clear();
+        self.recent.clear();
         self.store.clear(ctx.pool);
         self.peer_ack_seq = None;
         for i in 0..self.paths.len() {

@@ -38,6 +38,8 @@ const ACK_LEN: f64 = 140.0;
 /// Received runs that all paths of one acknowledgement may report together: with
 /// 16 sessions' entries they stay below 1,200 bytes.
 const ACK_RUNS: usize = 180;
+/// Packets that are remembered for a path on trial: a train for each round of the driver.
+const RECENT: usize = 64;
 /// A flow whose packets wait this long wants more than its path gives.
 const WANTS_MORE_AFTER: Duration = Duration::from_millis(30);
 /// A flow that uses this much of the best path is given the others before it waits.
@@ -277,18 +279,67 @@ impl Bond {
         if let Some(pick) = self.pick_repair(only) {
             return Some(pick);
         }
+        let (mut near_ms, mut near_room) = (0.0, false);
         for at in 0..self.order.wide {
-            let index = self.order.usable[at].index;
+            let view = self.order.usable[at];
+            let index = view.index;
+            let spread_ms = view.base_ms - best.base_ms;
+            let nearer = (near_ms, near_room);
+            (near_ms, near_room) = (spread_ms, near_room || view.has_room);
             if !may_use(index) || !self.can_send(now, index) {
                 continue;
             }
             let is_best = index == best.index;
-            let may = |flow: &mut Flow| is_best || wants_more(flow, now, best.capacity);
+            let may = |flow: &mut Flow| {
+                is_best
+                    || wants_more(flow, now, best.capacity)
+                        && (flow.steady || flow.reach.reaches(now, spread_ms, nearer.0, nearer.1))
+            };
             if let Some(pick) = self.pop(now, Class::Bulk, may, ctx) {
                 return Some((self.paths[index].tag, pick));
             }
         }
+        self.pick_for_trial(now, only)
+    }
+
+    /// A copy of something recent, for the path that is on trial.
+    fn pick_for_trial(&mut self, now: Time, only: Option<usize>) -> Option<(u8, Pick)> {
+        let index = self.order.trial.filter(|&i| only.is_none_or(|o| o == i))?;
+        if self.fresh_for_trial(index) == 0 || !self.can_send(now, index) {
+            return None;
+        }
+        while let fresh @ 1.. = self.fresh_for_trial(index) {
+            let path = &mut self.paths[index];
+            path.trial.copied = self.recent_count - fresh as u64 + 1;
+            let key = self.recent[self.recent.len() - fresh];
+            if self.store.get_mut(key).is_some() {
+                path.trial.started(now, path.rtt.smoothed());
+                return Some((path.tag, Pick::Copy(key)));
+            }
+        }
         None
+    }
+
+    /// How many of the recent packets have not been copied to the path on trial.
+    fn fresh_for_trial(&self, index: usize) -> usize {
+        let fresh = self.recent_count - self.paths[index].trial.copied;
+        self.recent.len().min(fresh as usize)
+    }
+
+    /// Remembers what a flow that asks for more than the best path has sent, for a path on trial.
+    fn note_recent(&mut self, now: Time, key: PacketKey, slot: u16) {
+        let asks = self.order.best().is_some_and(|best| {
+            let flow = self.flows.get_mut(slot);
+            flow.is_some_and(|f| f.class == Class::Bulk && wants_more(f, now, best.capacity))
+        });
+        if !asks || self.order.trial.is_none() {
+            return;
+        }
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(key);
+        self.recent_count += 1;
     }
 
     fn can_send(&mut self, now: Time, index: usize) -> bool {
@@ -363,11 +414,17 @@ impl Bond {
         ctx: &mut Context<'_>,
     ) -> Option<usize> {
         let (key, duplicate) = match pick {
-            Pick::New { slot, queued } => (self.remember(now, slot, queued), false),
+            Pick::New { slot, queued } => {
+                let key = self.remember(now, slot, queued);
+                self.note_recent(now, key, slot);
+                (key, false)
+            }
             Pick::Repair(key) => (key, false),
             Pick::Copy(key) => (key, true),
         };
-        let more = self.queue.has(Class::Bulk) || !self.retransmits.is_empty();
+        // Nobody is to wait for a path on trial.
+        let more = self.order.trial != Some(index)
+            && (self.queue.has(Class::Bulk) || !self.retransmits.is_empty());
         let stored = self.store.get_mut(key)?;
         let again = stored.copies > 0;
         stored.copies = stored.copies.saturating_add(1);
@@ -399,8 +456,7 @@ impl Bond {
         if out.len() < needed {
             out.resize(needed, 0);
         }
-        // With nothing left to send, the path would have carried more than this.
-        let limited = !more && !path.was_full();
+        let limited = path.is_idle();
         let sealed = path.session.seal(stored.packet.framed(), &mut out[at..]);
         let Some((len, number)) = sealed else {
             // The session ended under us; the packet takes another path.
@@ -485,12 +541,11 @@ impl Bond {
         let waiting = !self.retransmits.is_empty()
             || self.queue.has(Class::Bulk)
             || self.queue.has(Class::Interactive);
-        if !waiting {
-            return None;
-        }
+        let trial = self.order.trial.filter(|&i| i < self.paths.len());
+        let trial = trial.filter(|&i| self.fresh_for_trial(i) > 0);
         let usable = self.order.usable.iter();
         usable
-            .filter(|v| !v.full)
+            .filter(|v| !v.full && (waiting || trial == Some(v.index)))
             .filter_map(|v| self.paths.get(v.index).map(|p| p.next_send()))
             .filter(|&at| at > now)
             .min()

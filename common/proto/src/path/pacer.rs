@@ -1,0 +1,126 @@
+//! When a path may send next, and whether it is used.
+//!
+//! Each datagram moves the next moment on by its length at the present pace. A
+//! little credit may be saved up; time beyond that is time in which the path
+//! could have sent and nobody had anything for it. The share of such time tells
+//! a link that had room from one that was not asked: only when the pace was
+//! used do deliveries say anything about the link.
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Credit that a path may save up, for a late driver and for the bursts in which
+/// flows arrive. With less, every burst spills over to slower paths and makes
+/// its flow wait for them, which an inner BBR takes for a slower network.
+const CREDIT: Duration = Duration::from_millis(3);
+/// Above this share of idle time the path is not in use to its pace.
+const IDLE_MAX: f64 = 0.2;
+/// Over how long that share is taken: a train and its pause weigh little.
+const WINDOW: Duration = Duration::from_millis(20);
+/// The same for a judgement that is to last: several round trips.
+const LONG_WINDOW: Duration = Duration::from_millis(200);
+/// Above this share a path had room all the time.
+const ROOM_MIN: f64 = 0.1;
+
+/// The pacer of one path.
+#[derive(Debug)]
+pub struct Pacer {
+    next_send: Time,
+    last: Time,
+    idle_share: f64,
+    idle_of_late: f64,
+    full: bool,
+    was_full: bool,
+}
+
+impl Pacer {
+    /// Free to send, and idle so far.
+    pub fn new(now: Time) -> Self {
+        Pacer {
+            next_send: now,
+            last: now,
+            idle_share: 1.0,
+            idle_of_late: 1.0,
+            full: false,
+            was_full: false,
+        }
+    }
+
+    /// When it may send.
+    pub fn next_send(&self) -> Time {
+        self.next_send
+    }
+
+    /// Notes whether the flight is full, so that only an acknowledgement makes room.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+        self.was_full |= full;
+    }
+
+    /// Whether less was asked of the path than its pace allows.
+    pub fn is_idle(&self) -> bool {
+        self.idle_share > IDLE_MAX
+    }
+
+    /// Whether it could have carried more over the last round trips.
+    pub fn has_room(&self) -> bool {
+        self.idle_of_late > ROOM_MIN
+    }
+
+    /// A datagram of `len` bytes leaves at `pace` bytes per second.
+    pub fn charge(&mut self, now: Time, len: usize, pace: f64) {
+        let earliest = now - CREDIT;
+        let passed = now.since(self.last).as_secs_f64();
+        if passed > 0.0 {
+            // Waiting for acknowledgements is not idleness.
+            let idle = if self.was_full {
+                0.0
+            } else {
+                (earliest.since(self.next_send).as_secs_f64() / passed).min(1.0)
+            };
+            let weight = |window: Duration| (passed / window.as_secs_f64()).min(1.0);
+            self.idle_share += (idle - self.idle_share) * weight(WINDOW);
+            self.idle_of_late += (idle - self.idle_of_late) * weight(LONG_WINDOW);
+            self.last = now;
+            self.was_full = self.full;
+        }
+        self.next_send = self.next_send.max(earliest) + Duration::from_secs_f64(len as f64 / pace);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends for a second at a share of 100 datagrams of 1,000 bytes.
+    fn send(share: f64, full: bool) -> Pacer {
+        let mut pacer = Pacer::new(Time::ZERO);
+        for i in 0..100 {
+            let now = Time::ZERO + Duration::from_secs_f64(f64::from(i) * 0.01 / share);
+            pacer.set_full(full);
+            pacer.charge(now, 1_000, 100_000.0);
+        }
+        pacer
+    }
+
+    #[test]
+    fn a_path_is_idle_when_less_is_asked_of_it_than_its_pace() {
+        assert!(!send(1.0, false).is_idle());
+        assert!(!send(0.9, false).is_idle());
+        assert!(send(0.7, false).is_idle());
+    }
+
+    #[test]
+    fn waiting_for_acknowledgements_is_not_idleness() {
+        assert!(!send(0.5, true).is_idle());
+    }
+
+    #[test]
+    fn credit_is_bounded() {
+        let mut pacer = Pacer::new(Time::ZERO);
+        let now = Time::from_millis(1_000);
+        pacer.charge(now, 1_000, 100_000.0);
+        assert_eq!(pacer.next_send(), Time::from_millis(1_007));
+    }
+}

@@ -9,7 +9,10 @@
 //! * A flow **reaches** a far path when it has kept a queue for some time that is
 //!   long enough to fill the nearer paths while it waits for the far one. The
 //!   waiting moves from our queue to the other end, and nothing is lost.
-//! * It gives the far path up again when the nearer ones run idle.
+//! * It gives the far path up again when the nearer ones run idle **and** would carry all that it
+//!   gets now. Idle nearer paths alone prove nothing: a window that still grows leaves room on
+//!   all paths, and a flow that went back to the nearer ones for that would fill its queue, be asked
+//!   to slow down, and never grow into the sum.
 //!
 //! While a far path is worth being reached, the queue may become as long as that
 //! takes before the sender is asked to slow down. It is the flow's own queue;
@@ -71,13 +74,13 @@ impl Reach {
         }
     }
 
-    /// Whether it may use a path `spread_ms` behind the best; the nearer paths are `near_ms` behind it at most and
-    /// have room or not.
-    pub fn reaches(&mut self, now: Time, spread_ms: f64, near_ms: f64, near_room: bool) -> bool {
+    /// Whether it may use a path `spread_ms` behind the best; the nearer paths are `near_ms` behind it at most, and
+    /// would carry all that it gets or not.
+    pub fn reaches(&mut self, now: Time, spread_ms: f64, near_ms: f64, near_suffice: bool) -> bool {
         if spread_ms <= NEAR_MS {
             return true;
         }
-        if near_room {
+        if near_suffice {
             self.reach_ms = self.reach_ms.min(near_ms);
         }
         let needed = Duration::from_secs_f64(NEEDED * (spread_ms - near_ms).max(0.0) / 1e3);

@@ -17,7 +17,7 @@ use crate::config::Mode;
 use crate::flow::{Flow, Queued};
 use crate::frame::{self, Ack, DataHeader, Frame, HEADER_LEN, MAX_ACK_PATHS, Probe};
 use crate::path::{Address, MessageContent, Outgoing};
-use crate::schedule::{self, Choice};
+use crate::schedule::{self, Choice, PathView};
 use crate::session::OVERHEAD;
 use crate::stamp;
 use crate::store::{PacketKey, Stored};
@@ -279,13 +279,12 @@ impl Bond {
         if let Some(pick) = self.pick_repair(only) {
             return Some(pick);
         }
-        let (mut near_ms, mut near_room) = (0.0, false);
+        let mut nearer = Nearer::default();
         for at in 0..self.order.wide {
             let view = self.order.usable[at];
             let index = view.index;
             let spread_ms = view.base_ms - best.base_ms;
-            let nearer = (near_ms, near_room);
-            (near_ms, near_room) = (spread_ms, near_room || view.has_room);
+            let before = nearer.and(spread_ms, &view);
             if !may_use(index) || !self.can_send(now, index) {
                 continue;
             }
@@ -293,7 +292,7 @@ impl Bond {
             let may = |flow: &mut Flow| {
                 is_best
                     || wants_more(flow, now, best.capacity)
-                        && (flow.steady || flow.reach.reaches(now, spread_ms, nearer.0, nearer.1))
+                        && (flow.steady || before.is_reached_beyond(now, flow, spread_ms))
             };
             if let Some(pick) = self.pop(now, Class::Bulk, may, ctx) {
                 return Some((self.paths[index].tag, pick));
@@ -549,6 +548,33 @@ impl Bond {
             .filter_map(|v| self.paths.get(v.index).map(|p| p.next_send()))
             .filter(|&at| at > now)
             .min()
+    }
+}
+
+/// The paths before one in the order of delay.
+#[derive(Clone, Copy, Debug, Default)]
+struct Nearer {
+    spread_ms: f64,
+    capacity: f64,
+    has_room: bool,
+}
+
+impl Nearer {
+    /// Adds a path; returns what was before it.
+    fn and(&mut self, spread_ms: f64, view: &PathView) -> Nearer {
+        let before = *self;
+        self.spread_ms = spread_ms;
+        self.capacity += view.capacity;
+        self.has_room |= view.has_room;
+        before
+    }
+
+    /// Whether a flow reaches a path that comes after these.
+    fn is_reached_beyond(&self, now: Time, flow: &mut Flow, spread_ms: f64) -> bool {
+        /// A flow this far below what the nearer paths carry loses by a farther one.
+        const SUFFICE: f64 = 0.85;
+        let suffice = self.has_room && flow.rate() < SUFFICE * self.capacity;
+        flow.reach.reaches(now, spread_ms, self.spread_ms, suffice)
     }
 }
 

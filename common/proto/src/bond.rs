@@ -243,6 +243,10 @@ impl Bond {
             self.unstash();
         }
         if path.health.is_active() {
+            if reason == PathReason::UplinkRemoved {
+                self.say_silent(path.tag, path.received.latest());
+            }
+            self.excuse_others(now);
             self.changed(path.tag, Change::Down(reason), ctx);
         }
         self.requeue_lost(now, true, ctx);
@@ -288,6 +292,13 @@ impl Bond {
     ) {
         let tag = self.paths[index].tag;
         if let Some(change) = self.paths[index].doubt(now, reason, &mut self.lost) {
+            if matches!(
+                reason,
+                PathReason::SendFailed | PathReason::CarrierLost | PathReason::UplinkRemoved
+            ) {
+                self.say_silent(tag, self.paths[index].received.latest());
+            }
+            self.excuse_others(now);
             self.changed(tag, change, ctx);
             self.requeue_lost(now, true, ctx);
         }
@@ -495,6 +506,9 @@ impl Bond {
             let was = path.health.state();
             let outcome = path.on_time(now, alone, busy, &mut self.lost, &mut scratch);
             if let Some(change) = outcome.change {
+                if matches!(change, Change::Down(_)) {
+                    self.excuse_others(now);
+                }
                 self.changed(tag, change, ctx);
             } else if was == PathState::Active && !self.paths[i].health.is_active() {
                 self.changed(tag, Change::Down(PathReason::SessionLost), ctx);
@@ -540,19 +554,35 @@ impl Bond {
                 continue;
             }
             received.silence_reported();
-            let Some((_, largest)) = received.latest() else {
-                continue;
-            };
-            let path = self.paths[i].tag;
-            let say = Control::Silent {
-                path,
-                largest: largest as u32,
-            };
-            let others: Vec<usize> = self.best_paths().filter(|&j| j != i).take(2).collect();
-            self.counters.silences += u64::from(!others.is_empty());
-            for j in others {
-                self.paths[j].say(MessageContent::Control(say.clone()));
-            }
+            let latest = received.latest();
+            self.say_silent(self.paths[i].tag, latest);
+        }
+    }
+
+    /// Tells the other side, over other paths, that nothing arrives over one any more. It hears of it sooner than it
+    /// can find out.
+    fn say_silent(&mut self, path: u8, latest: Option<(u32, u64)>) {
+        let Some((_, largest)) = latest else { return };
+        let say = Control::Silent {
+            path,
+            largest: largest as u32,
+        };
+        let others: Vec<usize> = self
+            .best_paths()
+            .filter(|&j| self.paths[j].tag != path)
+            .take(2)
+            .collect();
+        self.counters.silences += u64::from(!others.is_empty());
+        for j in others {
+            self.paths[j].say(MessageContent::Control(say.clone()));
+        }
+    }
+
+    /// A path is down. Acknowledgements for the others may have been on their way over it, so theirs may be late
+    /// without a fault of their own.
+    fn excuse_others(&mut self, now: Time) {
+        for path in self.paths.iter_mut().filter(|p| p.health.is_active()) {
+            path.health.excuse(now, &path.rtt);
         }
     }
 

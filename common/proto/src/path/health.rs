@@ -39,6 +39,8 @@ const ALONE_PATIENCE: Duration = Duration::from_millis(1_500);
 const ACK_DELAY: Duration = Duration::from_millis(12);
 /// Acknowledgements of a busy path are never further apart without a reason.
 const PROGRESS_GAP_MIN: Duration = Duration::from_millis(25);
+/// How much longer than a round trip the acknowledgements of a path may stay away when another went down.
+const EXCUSE: Duration = Duration::from_millis(25);
 /// A path that was silent for this long while the bond is in use is asked for a sign.
 const IDLE_PROBE_BUSY: Duration = Duration::from_secs(1);
 /// The same while the bond is idle: keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
@@ -76,6 +78,7 @@ pub struct Health {
     last_progress: Time,
     progress_gap: Duration,
     last_down: Option<Time>,
+    excused_until: Time,
 }
 
 /// What [`Health::on_time`] looks at.
@@ -104,6 +107,7 @@ impl Health {
             last_progress: now,
             progress_gap: Duration::ZERO,
             last_down: None,
+            excused_until: Time::ZERO,
         }
     }
 
@@ -186,6 +190,12 @@ impl Health {
         }
     }
 
+    /// Its acknowledgements may have been lost on another path's way back: it gets the time in which the other side
+    /// notices and sends them over this one.
+    pub fn excuse(&mut self, now: Time, rtt: &Rtt) {
+        self.excused_until = now + rtt.smoothed() + EXCUSE;
+    }
+
     /// Outside evidence that it does not work.
     pub fn doubt(&mut self, now: Time, reason: PathReason) -> Option<Change> {
         if !self.is_active() {
@@ -217,7 +227,7 @@ impl Health {
         let by_age = oldest + rtt.smoothed() + guard + ACK_DELAY;
         // While acknowledgements still come, the path is slow, not dead.
         let by_progress = self.last_progress + PROGRESS_GAP_MIN.max(self.progress_gap * 2);
-        by_age.max(by_progress)
+        by_age.max(by_progress).max(self.excused_until)
     }
 
     fn dead_interval(&self, busy: bool) -> Duration {
@@ -374,6 +384,14 @@ mod tests {
         assert!((75..=100).contains(&at), "{at}");
         assert_eq!(wish, Wish::GiveUpFlight);
         assert_eq!(change, Some(Change::Down(PathReason::AckOverdue)));
+    }
+
+    #[test]
+    fn a_path_is_excused_for_a_moment_when_another_goes_down() {
+        let (mut h, rtt) = active();
+        h.excuse(Time::from_millis(70), &rtt);
+        let (at, ..) = until_wish(&mut h, &rtt, signs(Some(45), false), 70);
+        assert_eq!(at, 70 + 20 + 25);
     }
 
     #[test]

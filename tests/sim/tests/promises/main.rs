@@ -1,5 +1,6 @@
 //! What users are promised, played in virtual time: one module per promise.
 
+mod far_uplink_is_used;
 mod harness;
 mod hostile_datagrams;
 mod nat_rebinds;

@@ -1,8 +1,11 @@
 //! An uplink that dies in silence interrupts neither a call nor a download.
 
+use marline_proto::Event as News;
 use marline_sim::event::{Event, Plan, Way};
+use marline_sim::packet::Side;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::Direction;
+use marline_sim::world::World;
 
 use crate::harness::{blackhole, bulk, call, fast_and_slow, play};
 
@@ -67,4 +70,28 @@ fn an_uplink_whose_interface_goes_is_not_missed() {
     let report = play(&plan);
     assert!(report.flows[0].missing <= 5, "{}", report.text());
     assert!(report.flows[1].gap_ms_max <= 500.0, "{}", report.text());
+}
+
+#[test]
+fn an_uplink_that_goes_casts_no_suspicion_on_the_others() {
+    for seed in 1..=5 {
+        for direction in [Direction::Down, Direction::Up] {
+            let flows = vec![bulk(direction, Algorithm::Cubic)];
+            let gone = Event::Remove {
+                uplink: "fast".to_owned(),
+            };
+            let at_s = 4.0 + 0.013 * seed as f64;
+            let plan = Plan::new("removal", 6.0, fast_and_slow(), flows).with(at_s, gone);
+            let mut world = World::new(&plan, seed);
+            world.run_until(plan.duration());
+            for side in [Side::Client, Side::Server] {
+                let downs: Vec<_> = world
+                    .news()
+                    .iter()
+                    .filter(|(_, s, news)| *s == side && matches!(news, News::PathDown { .. }))
+                    .collect();
+                assert_eq!(downs.len(), 1, "seed {seed}, {direction:?}: {downs:?}");
+            }
+        }
+    }
 }

@@ -181,27 +181,23 @@ impl Summary {
                 let _ = writeln!(out);
             }
         }
-        let listed: [(&str, fn(&Cell) -> f64); 2] = [
-            ("least of what the links could carry", |cell| {
-                cell.share_of_capacity
-            }),
-            ("least against the best link alone", |cell| {
-                cell.ratio_to_best_single
-            }),
-        ];
-        for (title, figure) in listed {
-            let mut worst: Vec<&Cell> = self
-                .cells
-                .iter()
-                .filter(|cell| cell.links.len() > 1)
-                .collect();
-            worst.sort_by(|a, b| figure(a).total_cmp(&figure(b)));
-            let _ = writeln!(out, "{title}:");
-            for cell in worst.into_iter().take(WORST) {
-                out.push_str(&cell_text(cell));
-            }
-        }
+        self.list_worst(&mut out, "least of what the links could carry", |cell| {
+            cell.share_of_capacity
+        });
+        self.list_worst(&mut out, "least against the best link alone", |cell| {
+            cell.ratio_to_best_single
+        });
         out
+    }
+
+    fn list_worst(&self, out: &mut String, title: &str, figure: fn(&Cell) -> f64) {
+        let several = self.cells.iter().filter(|cell| cell.links.len() > 1);
+        let mut worst: Vec<&Cell> = several.collect();
+        worst.sort_by(|a, b| figure(a).total_cmp(&figure(b)));
+        let _ = writeln!(out, "{title}:");
+        for cell in worst.into_iter().take(WORST) {
+            out.push_str(&cell_text(cell));
+        }
     }
 }
 

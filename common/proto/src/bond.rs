@@ -32,6 +32,7 @@ use crate::queue::{Queue, QueueDrop};
 use crate::reorder::Reorder;
 use crate::schedule::{self, Order, PathView};
 use crate::session::Session;
+use crate::squeeze::{Restorer, Squeezer};
 use crate::stats::{BondSnapshot, PathState};
 use crate::store::{PacketKey, Store};
 use crate::time::Time;
@@ -91,6 +92,8 @@ pub struct Bond {
     copies: VecDeque<(PacketKey, u8)>,
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
+    squeezer: Squeezer,
+    restorer: Restorer,
     order: Order,
     views: Vec<PathView>,
     best: Option<u8>,
@@ -123,6 +126,7 @@ struct Counters {
     ack_bytes: u64,
     peer_restarts: u64,
     silences: u64,
+    squeezed: u64,
 }
 
 impl Bond {
@@ -145,6 +149,8 @@ impl Bond {
             copies: VecDeque::new(),
             stashed: None,
             reorder: Reorder::default(),
+            squeezer: Squeezer::default(),
+            restorer: Restorer::default(),
             order: Order::default(),
             views: Vec::new(),
             best: None,
@@ -623,6 +629,7 @@ impl Bond {
             ("ack_bytes", c.ack_bytes),
             ("peer_restarts", c.peer_restarts),
             ("silences_reported", c.silences),
+            ("squeezed", c.squeezed),
             ("skipped_late", r.skipped_late),
             ("skipped_by_peer", r.skipped_by_peer),
             ("skipped_full", r.skipped_full),

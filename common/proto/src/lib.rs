@@ -44,6 +44,7 @@ mod queue;
 mod reorder;
 pub mod schedule;
 mod session;
+pub mod squeeze;
 mod stamp;
 mod stats;
 mod store;

@@ -1,6 +1,7 @@
 //! What users are promised, played in virtual time: one module per promise.
 
 mod harness;
+mod headers_travel_squeezed;
 mod hostile_datagrams;
 mod nat_rebinds;
 mod process_restarts;

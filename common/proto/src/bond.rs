@@ -33,6 +33,7 @@ use crate::release::Latency;
 use crate::reorder::Reorder;
 use crate::schedule::{self, Order, PathView};
 use crate::session::Session;
+use crate::squeeze::{Restorer, Squeezer};
 use crate::stats::{BondSnapshot, PathState};
 use crate::store::{PacketKey, Store};
 use crate::time::Time;
@@ -95,6 +96,8 @@ pub struct Bond {
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
     latency: Latency,
+    squeezer: Squeezer,
+    restorer: Restorer,
     order: Order,
     views: Vec<PathView>,
     best: Option<u8>,
@@ -130,6 +133,7 @@ struct Counters {
     ack_bytes: u64,
     peer_restarts: u64,
     silences: u64,
+    squeezed: u64,
 }
 
 impl Bond {
@@ -155,6 +159,8 @@ impl Bond {
             stashed: None,
             reorder: Reorder::default(),
             latency: Latency::default(),
+            squeezer: Squeezer::default(),
+            restorer: Restorer::default(),
             order: Order::default(),
             views: Vec::new(),
             best: None,
@@ -678,6 +684,7 @@ impl Bond {
             ("ack_bytes", c.ack_bytes),
             ("peer_restarts", c.peer_restarts),
             ("silences_reported", c.silences),
+            ("squeezed", c.squeezed),
             ("skipped_late", r.skipped_late),
             ("skipped_by_peer", r.skipped_by_peer),
             ("skipped_full", r.skipped_full),

@@ -3,14 +3,24 @@
 //! A packet is copied once when it is read and once when it is sealed or opened,
 //! and never in between: the buffer leaves room in front for our frame header,
 //! so a frame is made by writing into that room, and taken apart by moving the
-//! start forward.
+//! start. What is opened lies a little further back still, since a header that
+//! travelled squeezed ([`crate::squeeze`]) is longer when it is whole again.
 
 /// Bytes kept free in front of a packet: our frame header ([`crate::frame::HEADER_LEN`]).
 pub const HEADROOM: usize = 20;
 
+/// Bytes in front of an opened frame: by this much at most a squeezed header grows.
+pub const LEAD: usize = 64;
+
 /// Bytes a pooled buffer can hold behind its headroom. A 1,500-byte datagram's
 /// content fits, and so does the largest packet a jumbo-free link carries.
 pub const CAPACITY: usize = 2048 - HEADROOM;
+
+/// The longest head that [`PacketBuf::with_head`] puts in place of another.
+const KEPT: usize = 96;
+
+/// Where a packet begins that was not squeezed.
+const FRONT: usize = LEAD + HEADROOM;
 
 /// One packet with room in front of it.
 #[derive(Clone)]
@@ -30,9 +40,9 @@ impl PacketBuf {
     /// An empty buffer with [`HEADROOM`] in front and [`CAPACITY`] behind.
     pub fn new() -> Self {
         PacketBuf {
-            data: vec![0; HEADROOM + CAPACITY],
-            start: HEADROOM,
-            end: HEADROOM,
+            data: vec![0; FRONT + CAPACITY],
+            start: FRONT,
+            end: FRONT,
         }
     }
 
@@ -65,9 +75,9 @@ impl PacketBuf {
 
     /// The room that a reader may write a packet into; call [`Self::set_len`] afterwards.
     pub fn room(&mut self) -> &mut [u8] {
-        self.start = HEADROOM;
-        self.end = HEADROOM;
-        &mut self.data[HEADROOM..]
+        self.start = FRONT;
+        self.end = FRONT;
+        &mut self.data[FRONT..]
     }
 
     /// Declares that the first `len` bytes of [`Self::room`] are the packet.
@@ -76,41 +86,57 @@ impl PacketBuf {
     /// If `len` is larger than the room.
     pub fn set_len(&mut self, len: usize) {
         assert!(
-            HEADROOM + len <= self.data.len(),
+            FRONT + len <= self.data.len(),
             "a packet never exceeds its buffer"
         );
-        self.start = HEADROOM;
-        self.end = HEADROOM + len;
+        self.start = FRONT;
+        self.end = FRONT + len;
     }
 
-    /// The 20 bytes in front of the packet, for a frame header.
-    pub fn header_room(&mut self) -> &mut [u8; HEADROOM] {
-        debug_assert_eq!(
-            self.start, HEADROOM,
-            "the packet starts behind its headroom"
-        );
-        (&mut self.data[..HEADROOM])
-            .try_into()
-            .expect("every buffer has its headroom")
+    /// Seals nothing itself, but lends a frame to be sealed: `head` stands in for the first `skip` bytes of the
+    /// packet, and the packet is as it was when `seal` returns.
+    ///
+    /// # Panics
+    /// If `head` is longer than what it stands in for and the room in front, or `skip` than the packet.
+    pub fn with_head<T>(&mut self, head: &[u8], skip: usize, seal: impl FnOnce(&[u8]) -> T) -> T {
+        let payload = self.start + skip;
+        let at = payload - head.len();
+        assert!(payload <= self.end, "no more is skipped than there is");
+        let mut kept = [0; KEPT];
+        let kept = &mut kept[..head.len()];
+        kept.copy_from_slice(&self.data[at..payload]);
+        self.data[at..payload].copy_from_slice(head);
+        let sealed = seal(&self.data[at..self.end]);
+        self.data[at..payload].copy_from_slice(kept);
+        sealed
     }
 
-    /// Header and packet as one run of bytes.
-    pub fn framed(&self) -> &[u8] {
-        &self.data[..self.end]
-    }
-
-    /// The whole buffer, for a frame that is opened into it; call
-    /// [`Self::set_len`] with the length of the packet behind the header.
+    /// The room that a frame is opened into; call [`Self::set_content`] afterwards.
     pub fn frame_room(&mut self) -> &mut [u8] {
-        &mut self.data
+        &mut self.data[LEAD..]
+    }
+
+    /// Declares the packet: `head`, and then what lies from `from` to `to` in [`Self::frame_room`].
+    ///
+    /// # Panics
+    /// If `head` is by more than [`LEAD`] longer than `from`, or `to` is outside.
+    pub fn set_content(&mut self, head: &[u8], from: usize, to: usize) {
+        let payload = LEAD + from;
+        assert!(
+            from <= to && LEAD + to <= self.data.len(),
+            "content lies in the room that it was opened into"
+        );
+        self.start = payload - head.len();
+        self.end = LEAD + to;
+        self.data[self.start..payload].copy_from_slice(head);
     }
 
     /// Replaces the packet by a copy of `packet`, growing when it must.
     pub fn fill_from(&mut self, packet: &[u8]) {
-        if self.data.len() < HEADROOM + packet.len() {
-            self.data.resize(HEADROOM + packet.len(), 0);
+        if self.data.len() < FRONT + packet.len() {
+            self.data.resize(FRONT + packet.len(), 0);
         }
-        self.data[HEADROOM..HEADROOM + packet.len()].copy_from_slice(packet);
+        self.data[FRONT..FRONT + packet.len()].copy_from_slice(packet);
         self.set_len(packet.len());
     }
 }
@@ -138,7 +164,7 @@ impl Pool {
 
     /// Gives a buffer back.
     pub fn put(&mut self, mut buf: PacketBuf) {
-        if self.free.len() < Self::KEEP && buf.data.len() == HEADROOM + CAPACITY {
+        if self.free.len() < Self::KEEP && buf.data.len() == FRONT + CAPACITY {
             buf.set_len(0);
             self.free.push(buf);
         }

@@ -25,6 +25,9 @@ use crate::wire::{Reader, Truncated, Writer};
 /// Bytes of a data frame in front of the inner packet; also the shortest frame.
 pub const HEADER_LEN: usize = 20;
 
+/// Bytes of a squeezed data frame in front of its own fields ([`crate::squeeze`]).
+pub const SQUEEZED_AT: usize = 12;
+
 /// The protocol version that HELLO carries.
 pub const VERSION: u8 = 1;
 
@@ -39,6 +42,13 @@ const FLAG_RTX: u8 = 1 << 2;
 const FLAG_ORDERED: u8 = 1 << 3;
 const CLASS_SHIFT: u8 = 4;
 const CLASS_BITS: u8 = 0b11 << CLASS_SHIFT;
+const FORM_SHIFT: u8 = 6;
+const FORM_WHOLE: u8 = 0;
+const FORM_OPENS: u8 = 1;
+const FORM_SQUEEZED: u8 = 2;
+
+/// Capability: headers may travel squeezed ([`crate::squeeze`]).
+pub const CAN_RESTORE: u32 = 1 << 0;
 
 /// Received runs that one path's entry in an ack can carry.
 pub const MAX_RANGES: usize = 32;
@@ -67,6 +77,15 @@ impl From<Truncated> for FrameError {
     }
 }
 
+/// A packet's header becomes a base that later ones refer to ([`crate::squeeze`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Names the base within its flow slot.
+    pub generation: u8,
+    /// Send stamp of the packet's first copy; that of the base.
+    pub stamp: u32,
+}
+
 /// The header of a data frame; the inner packet follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataHeader {
@@ -86,6 +105,8 @@ pub struct DataHeader {
     pub seq: u32,
     /// How long after the lowest delay it shall be released, in 2 ms units; 0 = as soon as in order.
     pub release: u8,
+    /// Whether it opens a base.
+    pub opens: Option<Opening>,
 }
 
 /// What one path's receiver has seen.
@@ -131,7 +152,7 @@ pub struct Hello {
     pub peer_boot: u64,
     /// The path's tag.
     pub path: u8,
-    /// Capabilities, none defined yet.
+    /// Capabilities of the sender: [`CAN_RESTORE`]; others are ignored.
     pub capabilities: u32,
     /// Largest inner packet the sender takes.
     pub mtu: u16,
@@ -172,6 +193,13 @@ pub enum Control {
     },
     /// "These will never come": flow slot and number of each packet.
     Skip(Vec<(u16, u32)>),
+    /// "I lack the base that you refer to."
+    Forgotten {
+        /// The sender's flow slot.
+        flow: u16,
+        /// The base's generation.
+        generation: u8,
+    },
     /// Goodbye.
     Close(CloseReason),
 }
@@ -198,6 +226,8 @@ pub enum Probe {
 pub enum Frame<'a> {
     /// An inner packet.
     Data(DataHeader, &'a [u8]),
+    /// An inner packet whose header is squeezed; `release` stands in there.
+    Squeezed(DataHeader, &'a [u8]),
     /// Acknowledgements.
     Ack(Ack),
     /// Steering.
@@ -220,19 +250,38 @@ pub fn is_frame(opened: &[u8]) -> bool {
 
 /// Writes a data frame's header into the 20 bytes in front of an inner packet.
 pub fn write_data_header(out: &mut [u8; HEADER_LEN], h: &DataHeader, inner_len: usize, stamp: u32) {
+    let form = if h.opens.is_some() {
+        FORM_OPENS
+    } else {
+        FORM_WHOLE
+    };
+    write_common(out, h, form, HEADER_LEN + inner_len, stamp);
+    out[12] = h.release;
+    out[13..].fill(0);
+    if let Some(opening) = h.opens {
+        out[13] = opening.generation;
+        out[14..17].copy_from_slice(&opening.stamp.to_be_bytes()[1..]);
+    }
+}
+
+/// Writes the first [`SQUEEZED_AT`] bytes of a squeezed data frame of `len` bytes.
+pub fn write_squeezed_header(out: &mut [u8], h: &DataHeader, len: usize, stamp: u32) {
+    write_common(out, h, FORM_SQUEEZED, len, stamp);
+}
+
+fn write_common(out: &mut [u8], h: &DataHeader, form: u8, len: usize, stamp: u32) {
     let flags = flag(h.more, FLAG_MORE)
         | flag(h.duplicate, FLAG_DUP)
         | flag(h.retransmitted, FLAG_RTX)
         | flag(h.ordered, FLAG_ORDERED)
-        | h.class.code() << CLASS_SHIFT;
+        | h.class.code() << CLASS_SHIFT
+        | form << FORM_SHIFT;
     out[0] = 0x40 | TYPE_DATA;
     out[1] = flags;
-    out[2..4].copy_from_slice(&((HEADER_LEN + inner_len) as u16).to_be_bytes());
+    out[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     out[4..7].copy_from_slice(&stamp.to_be_bytes()[1..]);
     out[7..9].copy_from_slice(&h.flow.to_be_bytes());
     out[9..12].copy_from_slice(&h.seq.to_be_bytes()[1..]);
-    out[12] = h.release;
-    out[13..].fill(0);
 }
 
 fn flag(on: bool, bit: u8) -> u8 {
@@ -248,6 +297,13 @@ pub fn encode(frame: &Frame<'_>, stamp: u32, out: &mut Vec<u8>) {
             write_data_header(&mut head, header, inner.len(), stamp);
             out.extend_from_slice(&head);
             out.extend_from_slice(inner);
+            return;
+        }
+        Frame::Squeezed(header, rest) => {
+            out.resize(SQUEEZED_AT, 0);
+            out.extend_from_slice(rest);
+            let len = out.len();
+            write_squeezed_header(out, header, len, stamp);
             return;
         }
         Frame::Ack(ack) => {
@@ -315,6 +371,9 @@ fn write_control(control: &Control, out: &mut Vec<u8>) {
                 w.u16(flow).u24(seq);
             }
         }
+        Control::Forgotten { flow, generation } => {
+            w.u8(8).u16(*flow).u8(*generation);
+        }
         Control::Close(reason) => {
             w.u8(7).u8(match reason {
                 CloseReason::Stopped => 0,
@@ -361,7 +420,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
     }
     let frame = match first & 0x0f {
         TYPE_DATA => {
-            let header = DataHeader {
+            let mut header = DataHeader {
                 more: flags & FLAG_MORE != 0,
                 duplicate: flags & FLAG_DUP != 0,
                 retransmitted: flags & FLAG_RTX != 0,
@@ -369,8 +428,23 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
                 class: Class::from_code((flags & CLASS_BITS) >> CLASS_SHIFT),
                 flow: r.u16()?,
                 seq: r.u24()?,
-                release: r.u8()?,
+                release: 0,
+                opens: None,
             };
+            match flags >> FORM_SHIFT {
+                FORM_WHOLE => header.release = r.u8()?,
+                FORM_OPENS => {
+                    header.release = r.u8()?;
+                    header.opens = Some(Opening {
+                        generation: r.u8()?,
+                        stamp: r.u24()?,
+                    });
+                }
+                FORM_SQUEEZED => {
+                    return Ok((stamp, Frame::Squeezed(header, &bytes[SQUEEZED_AT..len])));
+                }
+                _ => return Err(FrameError::Unknown),
+            }
             Frame::Data(header, &bytes[HEADER_LEN..len])
         }
         TYPE_ACK => Frame::Ack(read_ack(r)?),
@@ -438,6 +512,10 @@ fn read_control(mut r: Reader<'_>) -> Result<Control, FrameError> {
             }
             Control::Skip(skips)
         }
+        8 => Control::Forgotten {
+            flow: r.u16()?,
+            generation: r.u8()?,
+        },
         7 => Control::Close(match r.u8()? {
             0 => CloseReason::Stopped,
             1 => CloseReason::Version,
@@ -511,9 +589,23 @@ mod tests {
             flow: 0xbeef,
             seq: 0x00fe_dcba,
             release: 9,
+            opens: None,
+        };
+        let opens = DataHeader {
+            opens: Some(Opening {
+                generation: 200,
+                stamp: 0x00ab_cdef,
+            }),
+            ..header
+        };
+        let squeezed = DataHeader {
+            release: 0,
+            ..header
         };
         vec![
             Frame::Data(header, b"inner"),
+            Frame::Data(opens, b"inner"),
+            Frame::Squeezed(squeezed, b"eight or more"),
             Frame::Ack(Ack {
                 seq: 4,
                 paths: vec![path_ack.clone(), path_ack],
@@ -527,6 +619,10 @@ mod tests {
                 largest: 99,
             }),
             Frame::Control(Control::Skip(vec![(1, 2), (3, 0x00ff_ffff)])),
+            Frame::Control(Control::Forgotten {
+                flow: 0x0102,
+                generation: 255,
+            }),
             Frame::Control(Control::Close(CloseReason::Removed)),
             Frame::Probe(Probe::Ping { id: 8 }),
             Frame::Probe(Probe::Pong { id: 8 }),
@@ -576,6 +672,7 @@ mod tests {
             flow: 0x0102,
             seq: 0x0003_0405,
             release: 6,
+            opens: None,
         };
         let mut out = Vec::new();
         encode(&Frame::Data(header, &[0xee]), 0x000a_0b0c, &mut out);

@@ -46,6 +46,7 @@ mod release;
 mod reorder;
 pub mod schedule;
 mod session;
+pub mod squeeze;
 mod stamp;
 mod stats;
 mod store;

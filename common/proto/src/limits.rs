@@ -9,6 +9,9 @@ pub const FLOWS: usize = 16_384;
 /// so that copies of the old one have left the paths.
 pub const FLOW_IDLE: Duration = Duration::from_secs(10);
 
+/// Flow slots whose headers are squeezed; more flows than this at once are rare, and each costs the receiver 500 bytes.
+pub const SQUEEZED_FLOWS: usize = 4_096;
+
 /// Bytes that may wait for a path, over all flows of a bond: 150 ms at 400 Mbit/s.
 pub const QUEUE_BYTES: usize = 8 << 20;
 /// Bytes of one flow that may wait: half, so that one flow cannot push out all others.
@@ -56,5 +59,6 @@ pub const HALF_OPEN_AGE: Duration = Duration::from_secs(5);
 const _: () = assert!(FLOW_QUEUE_BYTES < QUEUE_BYTES);
 const _: () = assert!(HELD_PACKETS_PER_FLOW < HELD_PACKETS);
 const _: () = assert!(FLOWS <= 1 << 16);
+const _: () = assert!(SQUEEZED_FLOWS <= FLOWS);
 const _: () = assert!(HOLD_MAX.as_millis() < 200);
 const _: () = assert!(PATHS * 2 <= crate::frame::MAX_ACK_PATHS);

@@ -6,6 +6,7 @@
 
 use crate::buffer::{PacketBuf, Pool};
 use crate::classify::Class;
+use crate::frame::Opening;
 use crate::time::Time;
 
 /// Refers to a stored packet.
@@ -40,6 +41,8 @@ pub struct Stored {
     pub in_flight: u8,
     /// Whether it waits to be sent again.
     pub queued: bool,
+    /// The base that its header opened.
+    pub opens: Option<Opening>,
 }
 
 #[derive(Debug, Default)]
@@ -127,6 +130,7 @@ mod tests {
             losses: 0,
             in_flight: 1,
             queued: false,
+            opens: None,
         }
     }
 

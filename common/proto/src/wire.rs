@@ -30,6 +30,11 @@ impl<'a> Reader<'a> {
         Ok(head)
     }
 
+    /// What was not read yet.
+    pub fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     fn number(&mut self, n: usize) -> Result<u64, Truncated> {
         Ok(self
             .take(n)?

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_proto::frame::{
-    Ack, CloseReason, Control, DataHeader, Frame, Hello, PathAck, Probe, VERSION, encode,
+    Ack, CloseReason, Control, DataHeader, Frame, Hello, Opening, PathAck, Probe, VERSION, encode,
 };
 use marline_proto::{Mode, Role};
 
@@ -24,6 +24,9 @@ fn main() -> std::io::Result<()> {
     }
     for (name, bytes) in tun_frames() {
         write("offload", name, &bytes)?;
+    }
+    for (name, bytes) in squeezes() {
+        write("squeeze", name, &bytes)?;
     }
     Ok(())
 }
@@ -46,6 +49,14 @@ fn frames() -> Vec<(String, Vec<u8>)> {
         flow: 0x0102,
         seq: 0x0a_0b0c,
         release: 3,
+        opens: None,
+    };
+    let opens = DataHeader {
+        opens: Some(Opening {
+            generation: 1,
+            stamp: 0x12_3456,
+        }),
+        ..header
     };
     let hello = Hello {
         version: VERSION,
@@ -71,6 +82,24 @@ fn frames() -> Vec<(String, Vec<u8>)> {
     let packet = udp_v4(40);
     let all = [
         ("data", Frame::Data(header, &packet)),
+        ("opens", Frame::Data(opens, &packet)),
+        (
+            "squeezed",
+            Frame::Squeezed(
+                DataHeader {
+                    release: 0,
+                    ..header
+                },
+                &[1, 0, 0, 9, 9, 1, 2, 3],
+            ),
+        ),
+        (
+            "forgotten",
+            Frame::Control(Control::Forgotten {
+                flow: 0x0102,
+                generation: 1,
+            }),
+        ),
         (
             "ack-empty",
             Frame::Ack(Ack {
@@ -162,6 +191,20 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     let commands = (0..9)
         .flat_map(|which| [7, which, 3, 30, 15, which, 3, 30])
         .collect();
+    // The base, and what refers to it, on the other path as well.
+    let at_client = |opcode: u8, name: &str| {
+        let frames = frames();
+        let frame = frames.iter().find(|(n, _)| n == name);
+        with_content(opcode, &frame.expect("a seed of that name").1)
+    };
+    let squeezed = [
+        at_client(10, "squeezed"),
+        at_client(2, "opens"),
+        at_client(10, "squeezed"),
+        vec![3, 60],
+    ]
+    .concat();
+    programs.push(("squeezed".to_owned(), squeezed));
     programs.push(("traffic".to_owned(), traffic));
     programs.push(("death".to_owned(), death));
     programs.push(("commands".to_owned(), commands));
@@ -249,6 +292,75 @@ fn tun_frames() -> Vec<(&'static str, Vec<u8>)> {
         ("tcp6", super6),
         ("udp4", udp),
         ("several", all),
+    ]
+}
+
+/// A base, packets that refer to it, and squeezed headers as a peer might write them.
+fn squeezes() -> Vec<(&'static str, Vec<u8>)> {
+    let chunk = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+    let step = |opcode: u8, bytes: &[u8]| [vec![opcode], chunk(bytes)].concat();
+    let segment = |seq: u32, value: u32, extra: &[u8]| {
+        let mut tcp = vec![0x30, 0x39, 0, 80];
+        tcp.extend(seq.to_be_bytes());
+        tcp.extend([0, 0, 0, 2, 0x80 + (extra.len() as u8 / 4 << 4), 0x10]);
+        tcp.extend([4, 0, 0xaa, 0xbb, 0, 0, 1, 1, 8, 10]);
+        tcp.extend(value.to_be_bytes());
+        tcp.extend([0, 0, 0, 7]);
+        tcp.extend_from_slice(extra);
+        tcp.extend([0x61; 60]);
+        tcp
+    };
+    let tcp4 = |seq, value, extra: &[u8]| {
+        ipv4(6, [10, 0, 0, 1], [10, 0, 0, 2], &segment(seq, value, extra))
+    };
+    let sack = [1, 1, 5, 10, 1, 2, 3, 4, 5, 6, 7, 8];
+    let tcp6 = |seq| {
+        let tcp = segment(seq, 9, &[]);
+        let mut packet = vec![0x60, 0, 0, 0, 0, 0, 6, 64];
+        packet[4..6].copy_from_slice(&(tcp.len() as u16).to_be_bytes());
+        packet.extend([0xfd; 16]);
+        packet.extend([0xfe; 16]);
+        packet.extend(tcp);
+        packet
+    };
+    let full = [0xff, 0xff]
+        .into_iter()
+        .chain(1..30)
+        .chain([4, 1, 1, 1, 1, 9]);
+    let full: Vec<u8> = full.chain([0x61; 20]).collect();
+    vec![
+        (
+            "tcp4",
+            [
+                chunk(&tcp4(1, 5, &[])),
+                step(2, &tcp4(61, 6, &[])),
+                step(4, &tcp4(100_000, 700, &sack)),
+                step(3, &[0, 0, 9, 9, 1, 2, 3]),
+                step(3, &full),
+            ]
+            .concat(),
+        ),
+        (
+            "tcp6",
+            [chunk(&tcp6(1)), step(2, &tcp6(61)), step(1, &full)].concat(),
+        ),
+        (
+            "udp4",
+            [
+                chunk(&udp_v4(30)),
+                step(2, &udp_v4(31)),
+                step(3, &[0xb0, 3, 9, 9, 1, 2, 3, 4, 5, 6]),
+            ]
+            .concat(),
+        ),
+        (
+            "esp4",
+            [
+                chunk(&ipv4(50, [10, 0, 0, 1], [10, 0, 0, 2], &[7; 40])),
+                step(2, &ipv4(50, [10, 0, 0, 1], [10, 0, 0, 2], &[8; 50])),
+            ]
+            .concat(),
+        ),
     ]
 }
 

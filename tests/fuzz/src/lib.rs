@@ -10,6 +10,7 @@ pub mod datagram;
 pub mod frame;
 pub mod join_code;
 pub mod offload;
+pub mod squeeze;
 
 /// A target.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +44,11 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "offload",
         check: offload::check,
+        copies: 20_000,
+    },
+    Target {
+        name: "squeeze",
+        check: squeeze::check,
         copies: 20_000,
     },
 ];

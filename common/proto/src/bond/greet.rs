@@ -8,7 +8,7 @@
 
 use super::{Bond, Context, Side};
 use crate::event::{Event, PathReason};
-use crate::frame::{CloseReason, Control, Hello, VERSION};
+use crate::frame::{CAN_RESTORE, CloseReason, Control, Hello, VERSION};
 use crate::path::{Address, Greeting, MessageContent};
 use crate::session::Number;
 use crate::time::Time;
@@ -21,7 +21,7 @@ impl Bond {
             boot: self.boot,
             peer_boot: self.peer_boot.unwrap_or(0),
             path: self.paths[index].tag,
-            capabilities: 0,
+            capabilities: CAN_RESTORE,
             mtu: self.fitting_mtu(),
             role: self.paths[index].role,
             mode: self.mode,
@@ -85,6 +85,7 @@ impl Bond {
         }
         self.mode = hello.mode;
         self.peer_mtu = hello.mtu;
+        self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
         self.mtu = self.fitting_mtu();
         let answer = self.hello(index);
         let path = &mut self.paths[index];
@@ -120,6 +121,7 @@ impl Bond {
             self.paths[index].first_session = Some(number.session);
         }
         self.peer_mtu = hello.mtu;
+        self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
         self.mtu = self.fitting_mtu();
         self.connected(now, index, ctx);
     }

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
 use crate::PacketBuf;
-use crate::buffer::HEADROOM;
 use crate::event::{Event, PathReason};
-use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe};
+use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe, SQUEEZED_AT};
 use crate::packet;
 use crate::path::{Address, Candidate, Greeting, Incoming, MessageContent};
 use crate::release;
 use crate::reorder::{Arrived, Verdict};
 use crate::session::{Number, OpenError, Opened};
+use crate::squeeze::Unrestored;
 use crate::stamp;
 use crate::time::Time;
 use crate::transmit::Arrival;
@@ -108,7 +108,7 @@ impl Bond {
             }
         };
         let more = match &frame {
-            Frame::Data(header, _) => Some(header.more),
+            Frame::Data(header, _) | Frame::Squeezed(header, _) => Some(header.more),
             Frame::Probe(Probe::Tick) => Some(false),
             Frame::Ack(_) | Frame::Control(_) | Frame::Probe(_) => None,
         };
@@ -137,10 +137,27 @@ impl Bond {
                     self.drop_packet("data_before_hello");
                     return ctx.pool.put(buf);
                 }
-                // The frame header fills the headroom exactly: the packet is in place.
-                const _: () = assert!(HEADER_LEN == HEADROOM);
-                buf.set_len(inner_len);
+                buf.set_content(&[], HEADER_LEN, HEADER_LEN + inner_len);
                 self.handle_data(now, index, header, sent, buf, ctx);
+            }
+            Frame::Squeezed(mut header, rest) => {
+                if !self.accepts(index, number) {
+                    self.drop_packet("data_before_hello");
+                    return ctx.pool.put(buf);
+                }
+                match self.restorer.restore(&header, sent, rest) {
+                    Ok(restored) => {
+                        let end = SQUEEZED_AT + rest.len();
+                        header.release = restored.release;
+                        buf.set_content(restored.header(), SQUEEZED_AT + restored.read, end);
+                        self.handle_data(now, index, header, sent, buf, ctx);
+                    }
+                    Err(why) => {
+                        self.drop_packet(why.name());
+                        self.report_forgotten(now, index, header.flow, why);
+                        ctx.pool.put(buf);
+                    }
+                }
             }
             Frame::Ack(ack) => {
                 self.handle_ack(now, &ack, ctx);
@@ -189,6 +206,9 @@ impl Bond {
             self.drop_packet("inner_source_not_allowed");
             return ctx.pool.put(packet);
         }
+        if let Some(opening) = header.opens {
+            self.restorer.open(&header, opening, packet.bytes());
+        }
         self.last_packet = now;
         let before = ctx.ready.len();
         let arrived = Arrived {
@@ -215,6 +235,16 @@ impl Bond {
         let late = bases.map(|b| stamp::difference(took, b)).max().unwrap_or(0);
         let late = Duration::from_nanos(late.max(0) as u64 * stamp::UNIT_NS);
         release::due(now, release, late)
+    }
+
+    /// Asks the sender for another base.
+    fn report_forgotten(&mut self, now: Time, index: usize, flow: u16, why: Unrestored) {
+        if let Unrestored::Forgotten(generation) = why
+            && self.restorer.may_report(now)
+        {
+            let forgotten = Control::Forgotten { flow, generation };
+            self.paths[index].say(MessageContent::Control(forgotten));
+        }
     }
 
     fn owns(&self, source: IpAddr) -> bool {
@@ -244,6 +274,11 @@ impl Bond {
                 self.changed(tag, change, ctx);
             }
             for key in self.arrived.drain(..) {
+                if let Some(stored) = self.store.get_mut(key)
+                    && let Some(opening) = stored.opens
+                {
+                    self.squeezer.confirm(stored.slot, opening.generation);
+                }
                 self.store.remove(key, ctx.pool);
             }
             self.requeue_lost(now, false, ctx);
@@ -282,6 +317,7 @@ impl Bond {
                 }
                 self.account_ready(before, ctx);
             }
+            Control::Forgotten { flow, generation } => self.squeezer.forgotten(flow, generation),
             Control::Close(_) => {
                 let tag = self.paths[index].tag;
                 if let Some(change) = self.paths[index].health.dead(now, PathReason::PeerClosed) {
@@ -362,6 +398,8 @@ impl Bond {
         self.reorder.restart(ctx.ready);
         self.account_ready(before, ctx);
         self.flows.restart_sequences();
+        self.squeezer.restart();
+        self.restorer.restart();
         self.stashed = None;
         self.retransmits.clear();
         self.copies.clear();

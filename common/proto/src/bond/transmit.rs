@@ -15,10 +15,11 @@ use super::{Bond, Context};
 use crate::classify::Class;
 use crate::config::Mode;
 use crate::flow::{Flow, Queued};
-use crate::frame::{self, Ack, DataHeader, Frame, HEADER_LEN, MAX_ACK_PATHS, Probe};
+use crate::frame::{self, Ack, DataHeader, Frame, MAX_ACK_PATHS, Probe};
 use crate::path::{Address, MessageContent, Outgoing};
 use crate::schedule::{self, Choice, PathView};
 use crate::session::OVERHEAD;
+use crate::squeeze::{Form, Head};
 use crate::stamp;
 use crate::store::{PacketKey, Stored};
 use crate::time::Time;
@@ -213,7 +214,7 @@ impl Bond {
         let index = self
             .path_index(tag)
             .expect("a pick whose path is gone was put back");
-        let segment_len = self.send(now, index, first, out, 0, ctx)?;
+        let segment_len = self.send(now, index, first, (out, 0, usize::MAX), ctx)?;
         let mut len = segment_len;
         let train = self.paths[index].train();
         let mut segments = 1;
@@ -226,12 +227,7 @@ impl Bond {
             let Some((_, next)) = self.pick(now, Some(index), ctx) else {
                 break;
             };
-            let wire = HEADER_LEN + OVERHEAD + self.inner_len(&next);
-            if wire > segment_len {
-                self.stashed = Some((tag, next));
-                break;
-            }
-            let Some(sent) = self.send(now, index, next, out, len, ctx) else {
+            let Some(sent) = self.send(now, index, next, (out, len, segment_len), ctx) else {
                 break;
             };
             len += sent;
@@ -243,15 +239,6 @@ impl Bond {
         let mut transmit = transmit(self.paths[index].address, len);
         transmit.segment_len = segment_len;
         Some(transmit)
-    }
-
-    fn inner_len(&mut self, pick: &Pick) -> usize {
-        match pick {
-            Pick::New { queued, .. } => queued.packet.len(),
-            Pick::Repair(key) | Pick::Copy(key) => {
-                self.store.get_mut(*key).map_or(0, |s| s.packet.len())
-            }
-        }
     }
 
     /// Chooses the next packet, for any path or for one.
@@ -402,14 +389,14 @@ impl Bond {
         None
     }
 
-    /// Seals a packet into `out` at `at`. Returns the datagram's length.
+    /// Seals a packet into `out` at `at`. Returns the datagram's length. One that would be longer than `most` is put
+    /// aside instead.
     fn send(
         &mut self,
         now: Time,
         index: usize,
         pick: Pick,
-        out: &mut Vec<u8>,
-        at: usize,
+        (out, at, most): (&mut Vec<u8>, usize, usize),
         ctx: &mut Context<'_>,
     ) -> Option<usize> {
         let (key, duplicate) = match pick {
@@ -426,17 +413,12 @@ impl Bond {
             && (self.queue.has(Class::Bulk) || !self.retransmits.is_empty());
         let stored = self.store.get_mut(key)?;
         let again = stored.copies > 0;
-        stored.copies = stored.copies.saturating_add(1);
-        stored.in_flight = stored.in_flight.saturating_add(1);
-        if !duplicate {
-            stored.queued = false;
-        }
         let release = if stored.steady {
             self.latency.units(now.since(stored.first_sent))
         } else {
             0
         };
-        let header = DataHeader {
+        let mut header = DataHeader {
             more,
             duplicate,
             retransmitted: again && !duplicate,
@@ -445,18 +427,59 @@ impl Bond {
             flow: stored.slot,
             seq: stored.seq as u32 & 0x00ff_ffff,
             release,
+            opens: None,
+        };
+        let stamp = stamp::stamp(now);
+        let mut head = Head::default();
+        // A packet that opened a base does so with each copy.
+        let form = match stored.opens {
+            Some(opening) => Form::Opens(opening),
+            None => {
+                let bytes = stored.packet.bytes();
+                self.squeezer
+                    .form(now, &header, stamp, bytes, !again, &mut head)
+            }
         };
         let inner_len = stored.packet.len();
-        let stamp = stamp::stamp(now);
-        frame::write_data_header(stored.packet.header_room(), &header, inner_len, stamp);
+        let frame_len = |head: &Head| head.len + inner_len - head.skip;
+        if form == Form::Squeezed {
+            let len = frame_len(&head);
+            frame::write_squeezed_header(&mut head.bytes, &header, len, stamp);
+            self.counters.squeezed += 1;
+        } else {
+            if let Form::Opens(opening) = form {
+                stored.opens = Some(opening);
+                header.opens = Some(opening);
+            }
+            frame::write_data_header(head.whole(), &header, inner_len, stamp);
+        }
+        let frame_len = frame_len(&head);
+        if frame_len + OVERHEAD > most {
+            let pick = if duplicate {
+                Pick::Copy(key)
+            } else {
+                Pick::Repair(key)
+            };
+            self.stashed = Some((self.paths[index].tag, pick));
+            return None;
+        }
+        stored.copies = stored.copies.saturating_add(1);
+        stored.in_flight = stored.in_flight.saturating_add(1);
+        if !duplicate {
+            stored.queued = false;
+        }
         let (class, losses) = (stored.class, stored.losses);
         let path = &mut self.paths[index];
-        let needed = at + HEADER_LEN + inner_len + OVERHEAD;
+        let needed = at + frame_len + OVERHEAD;
         if out.len() < needed {
             out.resize(needed, 0);
         }
         let limited = path.is_idle();
-        let sealed = path.session.seal(stored.packet.framed(), &mut out[at..]);
+        let sealed = stored
+            .packet
+            .with_head(&head.bytes[..head.len], head.skip, |frame| {
+                path.session.seal(frame, &mut out[at..])
+            });
         let Some((len, number)) = sealed else {
             // The session ended under us; the packet takes another path.
             self.lost.push(key);
@@ -532,6 +555,7 @@ impl Bond {
             losses: 0,
             in_flight: 0,
             queued: false,
+            opens: None,
         })
     }
 

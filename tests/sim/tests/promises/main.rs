@@ -2,6 +2,7 @@
 
 mod far_uplink_is_used;
 mod harness;
+mod headers_travel_squeezed;
 mod hostile_datagrams;
 mod nat_rebinds;
 mod process_restarts;

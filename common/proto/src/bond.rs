@@ -1,15 +1,17 @@
 //! A bond: all paths between one client and one server, seen as one pipe.
 //!
-//! This file holds the parts and calls them in order; the parts decide. Three
+//! This file holds the parts and calls them in order; the parts decide. Four
 //! sides of it live in files of their own:
 //!
 //! * [`transmit`]: what is sent next, and over which path;
+//! * [`copies`]: what is sent twice;
 //! * [`receive`]: what a datagram means;
 //! * [`greet`]: who the other side is, and whether it started anew.
 //!
 //! A packet that comes from the TUN is only sorted and queued here. It gets a
 //! path in `poll_transmit`, when that path can take it.
 
+mod copies;
 mod greet;
 mod receive;
 mod transmit;
@@ -19,10 +21,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::buffer::{PacketBuf, Pool};
-use crate::config::{Key, Mode, PeerConfig};
+use crate::config::{Key, Mode, Modes, PeerConfig};
 use crate::endpoint::WakeReason;
 use crate::event::{Event, PathReason, SocketId};
-use crate::flow::{FlowTable, Queued};
+use crate::flow::{Admitted, FlowTable, Queued};
 use crate::frame::{CloseReason, Control};
 use crate::limits;
 use crate::mss;
@@ -34,7 +36,9 @@ use crate::schedule::{self, Order, PathView};
 use crate::session::Session;
 use crate::stats::{BondSnapshot, PathState};
 use crate::store::{PacketKey, Store};
+use crate::tiers::Tiers;
 use crate::time::Time;
+use copies::Copies;
 use transmit::Pick;
 
 /// Inner traffic within this time means that the bond is in use.
@@ -77,7 +81,7 @@ pub struct Context<'a> {
 pub struct Bond {
     side: Side,
     peer: PeerConfig,
-    mode: Mode,
+    modes: Modes,
     mtu: u16,
     own_mtu: u16,
     peer_mtu: u16,
@@ -86,9 +90,10 @@ pub struct Bond {
     paths: Vec<Path>,
     flows: FlowTable,
     queue: Queue,
+    tiers: Tiers,
     store: Store,
     retransmits: VecDeque<PacketKey>,
-    copies: VecDeque<(PacketKey, u8)>,
+    copies: Copies,
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
     order: Order,
@@ -118,6 +123,9 @@ struct Counters {
     retransmitted: u64,
     reinjected: u64,
     duplicated: u64,
+    duplicated_bytes: u64,
+    copies_received: u64,
+    copies_first: u64,
     given_up: u64,
     acks_sent: u64,
     ack_bytes: u64,
@@ -127,11 +135,18 @@ struct Counters {
 
 impl Bond {
     /// A bond without a path. `boot` names this process, `token` seeds challenges.
-    pub fn new(side: Side, peer: PeerConfig, mode: Mode, mtu: u16, boot: u64, token: u64) -> Self {
+    pub fn new(
+        side: Side,
+        peer: PeerConfig,
+        modes: Modes,
+        mtu: u16,
+        boot: u64,
+        token: u64,
+    ) -> Self {
         Bond {
             side,
             peer,
-            mode,
+            modes,
             mtu,
             own_mtu: mtu,
             peer_mtu: u16::MAX,
@@ -140,9 +155,10 @@ impl Bond {
             paths: Vec::new(),
             flows: FlowTable::default(),
             queue: Queue::default(),
+            tiers: Tiers::default(),
             store: Store::default(),
             retransmits: VecDeque::new(),
-            copies: VecDeque::new(),
+            copies: Copies::default(),
             stashed: None,
             reorder: Reorder::default(),
             order: Order::default(),
@@ -169,9 +185,9 @@ impl Bond {
     }
 
     /// How paths are used from now on.
-    pub fn set_mode(&mut self, now: Time, mode: Mode) {
-        if self.mode != mode {
-            self.mode = mode;
+    pub fn set_modes(&mut self, now: Time, modes: Modes) {
+        if self.modes != modes {
+            self.modes = modes;
             for i in 0..self.paths.len() {
                 self.greet(now, i);
             }
@@ -331,16 +347,22 @@ impl Bond {
         self.counters.bytes_in += info.len as u64;
         self.last_packet = now;
         let bulk_rate = self.bulk_rate();
-        let Some((slot, ordered)) = self.flows.admit(now, &info, bulk_rate) else {
+        let Some(admitted) = self.flows.admit(now, &info, bulk_rate) else {
             self.drop_packet("flow_table_full");
             ctx.pool.put(packet);
             return;
         };
+        let Admitted {
+            slot,
+            ordered,
+            worth,
+        } = admitted;
         let queued = Queued {
             packet,
             since: now,
             ordered,
             ecn: info.ecn,
+            worth,
         };
         self.queue
             .push(&mut self.flows, slot, queued, &mut self.dropped);
@@ -538,12 +560,25 @@ impl Bond {
                 path,
                 largest: largest as u32,
             };
-            let others: Vec<usize> = self.best_paths().filter(|&j| j != i).take(2).collect();
+            let others = self.others_to_tell(i);
             self.counters.silences += u64::from(!others.is_empty());
             for j in others {
                 self.paths[j].say(MessageContent::Control(say.clone()));
             }
         }
+    }
+
+    /// The two best other paths; in `handover` the one that stands by.
+    fn others_to_tell(&self, silent: usize) -> Vec<usize> {
+        let mut others: Vec<usize> = self.best_paths().filter(|&j| j != silent).collect();
+        if others.is_empty() {
+            others.extend((0..self.paths.len()).filter(|&j| {
+                let path = &self.paths[j];
+                j != silent && path.health.is_active() && path.session.is_established()
+            }));
+        }
+        others.truncate(2);
+        others
     }
 
     /// Active paths, the quickest first, as of the last scheduling.
@@ -577,6 +612,7 @@ impl Bond {
             WakeReason::Release,
         );
         offer(self.pace_due(now), WakeReason::Pace);
+        offer(self.copies.next_due(), WakeReason::Pace);
         next
     }
 
@@ -606,7 +642,12 @@ impl Bond {
             });
         }
         let previous = self.best.and_then(|tag| self.path_index(tag));
-        schedule::order(&self.views, self.mode, previous, &mut self.order);
+        // One path at a time for everything, or only for bulk.
+        let mode = self.modes.single().unwrap_or_default();
+        schedule::order(&self.views, mode, previous, &mut self.order);
+        if self.modes.bulk == Mode::Handover {
+            self.order.wide = self.order.wide.min(1);
+        }
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
     }
 
@@ -618,6 +659,10 @@ impl Bond {
             ("retransmitted", c.retransmitted),
             ("reinjected", c.reinjected),
             ("duplicated", c.duplicated),
+            ("duplicated_bytes", c.duplicated_bytes),
+            ("duplicates_refused", self.copies.refused),
+            ("copies_received", c.copies_received),
+            ("copies_first", c.copies_first),
             ("given_up", c.given_up),
             ("acks_sent", c.acks_sent),
             ("ack_bytes", c.ack_bytes),
@@ -635,7 +680,7 @@ impl Bond {
             peer,
             addresses: self.peer_addresses().collect(),
             up: self.up,
-            mode: self.mode,
+            modes: self.modes,
             mtu: self.mtu,
             paths: self.paths.iter().map(Path::snapshot).collect(),
             packets_in: c.packets_in,

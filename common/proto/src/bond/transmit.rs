@@ -2,18 +2,20 @@
 //!
 //! In this order: handshake messages, frames that steer and measure,
 //! acknowledgements, realtime packets, interactive packets, copies, repairs,
-//! bulk. The first three and realtime packets do not wait for the pacer: they
-//! are small, and late they are worth nothing. They are charged to it all the
-//! same, so bulk makes room for them.
+//! bulk. The first three, realtime packets and copies do not wait for the pacer:
+//! they are small, and late they are worth nothing. They are charged to it all
+//! the same, so bulk makes room for them. When realtime or interactive packets
+//! ask for more than their share, they are paced like all others, and while
+//! others wait, they come last ([`crate::tiers`]).
 //!
 //! Datagrams of one path and one size leave as a train that the kernel cuts
 //! apart. A train is short, at most a millisecond of the path's rate.
 
 use std::time::Duration;
 
+use super::copies::FirstSent;
 use super::{Bond, Context};
-use crate::classify::Class;
-use crate::config::Mode;
+use crate::classify::{Class, Worth};
 use crate::flow::{Flow, Queued};
 use crate::frame::{self, Ack, DataHeader, Frame, HEADER_LEN, MAX_ACK_PATHS, Probe};
 use crate::path::{Address, MessageContent, Outgoing};
@@ -44,6 +46,9 @@ const WANTS_MORE_AFTER: Duration = Duration::from_millis(30);
 const WANTS_MORE_SHARE: f64 = 0.5;
 /// How long a flow keeps the wide path set after it last needed it.
 const WIDE_FOR: Duration = Duration::from_secs(2);
+
+/// The classes that go before repairs and bulk.
+const UPPER: [Class; 2] = [Class::Realtime, Class::Interactive];
 
 /// A packet that was chosen to be sent.
 #[derive(Debug)]
@@ -77,6 +82,7 @@ impl Bond {
             return Some(transmit);
         }
         self.reorder_paths(now);
+        self.copy_tails(now);
         if self.ack_due().is_some_and(|due| due <= now)
             && let Some(transmit) = self.poll_ack(now, out, ctx)
         {
@@ -261,14 +267,21 @@ impl Bond {
     ) -> Option<(u8, Pick)> {
         let best = *self.order.best()?;
         let may_use = |index: usize| only.is_none_or(|o| o == index);
+        let mut deferred = [None; 2];
         if may_use(best.index) {
-            if let Some(pick) = self.pop(now, Class::Realtime, |_| true, ctx) {
-                return Some((self.paths[best.index].tag, pick));
-            }
-            if self.can_send(now, best.index)
-                && let Some(pick) = self.pop(now, Class::Interactive, |_| true, ctx)
-            {
-                return Some((self.paths[best.index].tag, pick));
+            for (class, deferred) in UPPER.into_iter().zip(&mut deferred) {
+                if !self.queue.has(class) {
+                    continue;
+                }
+                let first = self.tiers.goes_first(now, class, best.capacity);
+                let unpaced = first && class == Class::Realtime;
+                if !first && self.is_below(class) {
+                    *deferred = Some(class);
+                } else if (unpaced || self.can_send(now, best.index))
+                    && let Some(pick) = self.pop(now, class, |_| true, ctx)
+                {
+                    return Some((self.paths[best.index].tag, pick));
+                }
             }
         }
         if let Some(pick) = self.pick_copy(only) {
@@ -279,7 +292,8 @@ impl Bond {
         }
         for at in 0..self.order.wide {
             let index = self.order.usable[at].index;
-            if !may_use(index) || !self.can_send(now, index) {
+            let ready = may_use(index) && self.can_send(now, index);
+            if !ready || !self.bulk_may_leave(now, index) {
                 continue;
             }
             let is_best = index == best.index;
@@ -288,7 +302,21 @@ impl Bond {
                 return Some((self.paths[index].tag, pick));
             }
         }
+        for class in deferred.into_iter().flatten() {
+            if self.can_send(now, best.index)
+                && let Some(pick) = self.pop(now, class, |_| true, ctx)
+            {
+                return Some((self.paths[best.index].tag, pick));
+            }
+        }
         None
+    }
+
+    /// Whether anything waits that comes after this class.
+    fn is_below(&self, class: Class) -> bool {
+        self.queue.has(Class::Bulk)
+            || !self.retransmits.is_empty()
+            || class == Class::Realtime && self.queue.has(Class::Interactive)
     }
 
     fn can_send(&mut self, now: Time, index: usize) -> bool {
@@ -306,28 +334,13 @@ impl Bond {
             .queue
             .pop(now, &mut self.flows, class, may, &mut self.dropped);
         self.count_queue_drops(ctx.pool);
-        popped.map(|p| Pick::New {
-            slot: p.slot,
-            queued: p.queued,
+        popped.map(|p| {
+            self.tiers.took(class, p.queued.packet.len());
+            Pick::New {
+                slot: p.slot,
+                queued: p.queued,
+            }
         })
-    }
-
-    fn pick_copy(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
-        while let Some(&(key, tag)) = self.copies.front() {
-            let index = self.path_index(tag);
-            let useless = self.store.get_mut(key).is_none()
-                || index.is_none_or(|i| !self.paths[i].health.is_active());
-            if useless {
-                self.copies.pop_front();
-                continue;
-            }
-            if only.is_some() && only != index {
-                return None;
-            }
-            self.copies.pop_front();
-            return Some((tag, Pick::Copy(key)));
-        }
-        None
     }
 
     fn pick_repair(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
@@ -362,10 +375,13 @@ impl Bond {
         at: usize,
         ctx: &mut Context<'_>,
     ) -> Option<usize> {
-        let (key, duplicate) = match pick {
-            Pick::New { slot, queued } => (self.remember(now, slot, queued), false),
-            Pick::Repair(key) => (key, false),
-            Pick::Copy(key) => (key, true),
+        let (key, duplicate, worth) = match pick {
+            Pick::New { slot, queued } => {
+                let worth = queued.worth;
+                (self.remember(now, slot, queued), false, worth)
+            }
+            Pick::Repair(key) => (key, false, Worth::Nothing),
+            Pick::Copy(key) => (key, true, Worth::Nothing),
         };
         let more = self.queue.has(Class::Bulk) || !self.retransmits.is_empty();
         let stored = self.store.get_mut(key)?;
@@ -388,7 +404,7 @@ impl Bond {
         let inner_len = stored.packet.len();
         let stamp = stamp::stamp(now);
         frame::write_data_header(stored.packet.header_room(), &header, inner_len, stamp);
-        let (class, losses) = (stored.class, stored.losses);
+        let (slot, class, losses) = (stored.slot, stored.class, stored.losses);
         let path = &mut self.paths[index];
         let needed = at + HEADER_LEN + inner_len + OVERHEAD;
         if out.len() < needed {
@@ -410,43 +426,27 @@ impl Bond {
             packet: Some(key),
         };
         path.on_sealed(now, number, outgoing, Some(more));
-        let tag = path.tag;
-        self.count_copy(duplicate, again);
-        if !duplicate && self.wants_copy(class, losses, again) {
-            self.add_copy(key, tag);
-        }
-        Some(len)
-    }
-
-    fn count_copy(&mut self, duplicate: bool, again: bool) {
         if duplicate {
             self.counters.duplicated += 1;
+            self.counters.duplicated_bytes += len as u64;
         } else if again {
             self.counters.retransmitted += 1;
+            // What was lost twice goes out twice.
+            if losses >= 2 {
+                self.add_copy(now, key, index);
+            }
+        } else {
+            let sent = FirstSent {
+                key,
+                slot,
+                class,
+                worth,
+                index,
+                len,
+            };
+            self.consider_copy(now, sent);
         }
-    }
-
-    /// A packet that was lost twice goes out twice; so does what the mode says.
-    fn wants_copy(&self, class: Class, losses: u8, again: bool) -> bool {
-        if again {
-            return losses >= 2;
-        }
-        match self.mode {
-            Mode::Aggregate | Mode::Handover => false,
-            Mode::Interactive => class != Class::Bulk,
-            Mode::Redundant => true,
-        }
-    }
-
-    fn add_copy(&mut self, key: PacketKey, not_on: u8) {
-        const COPIES_WAITING: usize = 1_024;
-        let other = self
-            .best_paths()
-            .map(|i| self.paths[i].tag)
-            .find(|&tag| tag != not_on);
-        if let Some(tag) = other.filter(|_| self.copies.len() < COPIES_WAITING) {
-            self.copies.push_back((key, tag));
-        }
+        Some(len)
     }
 
     fn remember(&mut self, now: Time, slot: u16, queued: Queued) -> PacketKey {
@@ -472,7 +472,8 @@ impl Bond {
     pub(super) fn pace_due(&self, now: Time) -> Option<Time> {
         let waiting = !self.retransmits.is_empty()
             || self.queue.has(Class::Bulk)
-            || self.queue.has(Class::Interactive);
+            || self.queue.has(Class::Interactive)
+            || self.queue.has(Class::Realtime);
         if !waiting {
             return None;
         }

@@ -4,7 +4,7 @@ use marline_proto::Role;
 use marline_sim::event::{Plan, Way};
 use marline_sim::report::Report;
 use marline_sim::tcp::Algorithm;
-use marline_sim::workload::{Direction, FlowSpec};
+use marline_sim::workload::{Direction, FlowSpec, Kind};
 
 use crate::harness::{blackhole, bulk, call, counted, fast_and_slow, play};
 
@@ -91,4 +91,25 @@ fn a_lossy_uplink_does_not_make_a_call_wait_for_repairs() {
     // The slower path's 30 ms, where a repair takes a round trip of the faster one at best.
     let [_, _, p99] = call.percentiles_ms.expect("a call has delays");
     assert!(p99 <= 30.5, "{}", report.text());
+}
+
+#[test]
+fn a_page_does_not_wait_for_its_lost_end() {
+    let mut uplinks = fast_and_slow();
+    uplinks[0].up.loss = 0.01;
+    uplinks[0].down.loss = 0.01;
+    let pages = FlowSpec {
+        start_s: 0.5,
+        stop_s: Some(58.0),
+        ..FlowSpec::new(Kind::Web {
+            interval_ms: 200.0,
+            size_bytes: 30_000,
+        })
+    };
+    let report = play(&Plan::new("pages", 60.0, uplinks, vec![pages]));
+    // Without loss 96 ms; a timeout of the inner sender takes 200 ms more.
+    let [_, _, p99] = report.flows[0]
+        .percentiles_ms
+        .expect("pages have durations");
+    assert!(p99 <= 200.0, "{}", report.text());
 }

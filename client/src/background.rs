@@ -14,6 +14,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use marline_io::failure::{Class, Context, Failure};
+use marline_proto::Mode;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Common, Up};
@@ -84,7 +85,7 @@ pub fn start(common: &Common, up: &Up, control: &Path) -> Result<Status, Failure
         command.arg("--wait").arg(patience.as_secs().to_string());
     }
     if let Some(mode) = up.mode {
-        command.arg("--mode").arg(mode.as_str());
+        command.arg("--mode").arg(Mode::from(mode).name());
     }
     let mut child = command
         .spawn()

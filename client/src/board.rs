@@ -8,7 +8,7 @@ use std::time::Duration;
 use marline_io::control::Answer;
 use marline_io::driver::Handle;
 use marline_io::failure::Failure;
-use marline_proto::Mode;
+use marline_proto::{Class, Command, Mode, Modes};
 use tokio::sync::{Notify, mpsc};
 
 use crate::control::{News, Reply, Request, Status, Stopped, now_unix_s};
@@ -26,6 +26,8 @@ pub struct Board {
     handle: Handle,
     /// Everything but the core's counters.
     shown: Mutex<Shown>,
+    /// Held while they are changed, so that the core hears of changes in their order.
+    modes: tokio::sync::Mutex<Modes>,
     /// Somebody asked to stop.
     pub stop_wanted: Notify,
     /// What those who asked to stop are told.
@@ -40,10 +42,9 @@ struct Shown {
 
 impl Board {
     /// A board for a client whose core answers through `handle`.
-    pub fn new(handle: Handle, interface: &str, mode: Mode) -> Self {
+    pub fn new(handle: Handle, interface: &str, modes: Modes) -> Self {
         let status = Status {
             interface: interface.to_owned(),
-            mode,
             pid: std::process::id(),
             started_unix_s: now_unix_s(),
             ..Status::default()
@@ -54,6 +55,7 @@ impl Board {
                 status,
                 news: VecDeque::new(),
             }),
+            modes: tokio::sync::Mutex::new(modes),
             stop_wanted: Notify::new(),
             stop_askers: Mutex::default(),
         }
@@ -85,14 +87,27 @@ impl Board {
     pub async fn status(&self) -> Status {
         let snapshot = self.handle.snapshot().await.unwrap_or_default();
         let driver = self.handle.stats().await.unwrap_or_default();
+        let modes = *self.modes.lock().await;
         let shown = lock(&self.shown);
         Status {
             up: snapshot.bonds.iter().any(|bond| bond.up),
+            modes,
             news: shown.news.iter().cloned().collect(),
             snapshot,
             driver,
             ..shown.status.clone()
         }
+    }
+
+    async fn set_mode(&self, class: Option<Class>, mode: Mode) -> Modes {
+        let mut modes = self.modes.lock().await;
+        let wanted = modes.with(class, mode);
+        if *modes != wanted {
+            *modes = wanted;
+            self.handle.command(Command::SetModes(wanted)).await;
+            self.tell(format!("the mode is {wanted} now"));
+        }
+        wanted
     }
 
     /// Answers one request.
@@ -102,6 +117,11 @@ impl Board {
             Request::Uplinks => Ok(Answer::Once(Reply::Uplinks(
                 lock(&self.shown).status.uplinks.clone(),
             ))),
+            Request::Modes => Ok(Answer::Once(Reply::Modes(*self.modes.lock().await))),
+            Request::SetMode { mode, class } => {
+                let modes = self.set_mode(class, mode).await;
+                Ok(Answer::Once(Reply::Modes(modes)))
+            }
             Request::Watch => {
                 let (sender, receiver) = mpsc::channel(1);
                 tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use marline_proto::Mode;
+use marline_proto::{Class, Mode};
 
 use crate::settings::DEFAULT_CONFIG;
 
@@ -79,6 +79,18 @@ pub enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Show how the uplinks are used, or use them in another way from now on
+    ///
+    /// Both directions follow at once, and no connection notices. It holds until the client stops;
+    /// `mode` in the configuration is what it starts with.
+    Mode {
+        /// The way to use them; left out: only show it
+        #[arg(value_enum)]
+        mode: Option<ModeWord>,
+        /// Only for this class of flows [default: all]
+        #[arg(long, value_enum, requires = "mode")]
+        class: Option<ClassWord>,
+    },
     /// Show this machine's interfaces, which are used, and why the others are not
     Uplinks,
     /// Make a key pair
@@ -134,7 +146,7 @@ pub enum ModeWord {
     Aggregate,
     /// A second uplink only when the first is bad or gone
     Handover,
-    /// The lowest latency; small flows are sent twice
+    /// The lowest latency; what is not bulk is sent twice
     Interactive,
     /// Everything on two paths
     Redundant,
@@ -151,14 +163,23 @@ impl From<ModeWord> for Mode {
     }
 }
 
-impl ModeWord {
-    /// The word itself.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ModeWord::Aggregate => "aggregate",
-            ModeWord::Handover => "handover",
-            ModeWord::Interactive => "interactive",
-            ModeWord::Redundant => "redundant",
+/// The classes of flows, as words to type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClassWord {
+    /// Calls, games, ping, DNS
+    Realtime,
+    /// Short or thin: the beginning of anything, shells
+    Interactive,
+    /// Downloads and uploads
+    Bulk,
+}
+
+impl From<ClassWord> for Class {
+    fn from(word: ClassWord) -> Class {
+        match word {
+            ClassWord::Realtime => Class::Realtime,
+            ClassWord::Interactive => Class::Interactive,
+            ClassWord::Bulk => Class::Bulk,
         }
     }
 }
@@ -219,6 +240,16 @@ mod tests {
             patience(&["--foreground", "--wait", "3"]),
             Some(Duration::from_secs(3))
         );
+    }
+
+    #[test]
+    fn a_class_is_named_only_together_with_a_mode() {
+        let parsed = |arguments: &[&str]| {
+            Cli::try_parse_from([&["marline", "mode"], arguments].concat()).is_ok()
+        };
+        assert!(parsed(&[]) && parsed(&["redundant"]));
+        assert!(parsed(&["redundant", "--class", "realtime"]));
+        assert!(!parsed(&["--class", "realtime"]) && !parsed(&["fast"]));
     }
 
     #[test]

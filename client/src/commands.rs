@@ -12,7 +12,7 @@ use marline_io::{key, log};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cli::{self, Cli, Command, Common};
+use crate::cli::{self, ClassWord, Cli, Command, Common, ModeWord};
 use crate::control::{Reply, Request, now_unix_s, unexpected};
 use crate::settings;
 use crate::show;
@@ -37,6 +37,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Status { watch } => on_runtime(status(&common, watch)),
         Command::Up(up) => machine::up(&common, &up),
         Command::Down => on_runtime(down(&common)),
+        Command::Mode { mode, class } => on_runtime(mode_command(&common, mode, class)),
         Command::Uplinks => on_runtime(uplinks(&common)),
         Command::Plan => on_runtime(machine::plan(&common)),
         Command::Restore => on_runtime(restore(&common)),
@@ -183,6 +184,27 @@ async fn status(common: &Common, watch: bool) -> Result<(), Failure> {
         }
     }
     if watch { Ok(()) } else { Err(unexpected()) }
+}
+
+async fn mode_command(
+    common: &Common,
+    mode: Option<ModeWord>,
+    class: Option<ClassWord>,
+) -> Result<(), Failure> {
+    let request = match mode {
+        None => Request::Modes,
+        Some(mode) => Request::SetMode {
+            mode: mode.into(),
+            class: class.map(marline_proto::Class::from),
+        },
+    };
+    match ControlClient::call(&control(common), &request)
+        .await
+        .map_err(not_running)?
+    {
+        Reply::Modes(modes) => answer(common, &modes, &format!("{modes}\n")),
+        _ => Err(unexpected()),
+    }
 }
 
 async fn down(common: &Common) -> Result<(), Failure> {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use marline_io::driver::DriverStats;
 use marline_io::failure::{Class, Failure};
-use marline_proto::{Mode, Snapshot};
+use marline_proto::{Class as FlowClass, Mode, Modes, Snapshot};
 use serde::{Deserialize, Serialize};
 
 use crate::uplinks::UplinkReport;
@@ -22,6 +22,15 @@ pub enum Request {
     Watch,
     /// The uplinks.
     Uplinks,
+    /// How the paths are used.
+    Modes,
+    /// Use the paths in another way from now on.
+    SetMode {
+        /// In which.
+        mode: Mode,
+        /// For which class of flows; without one, for all.
+        class: Option<FlowClass>,
+    },
     /// Stop; answered when the machine is as it was before.
     Down,
 }
@@ -34,6 +43,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Request::Uplinks`].
     Uplinks(Vec<UplinkReport>),
+    /// To [`Request::Modes`] and [`Request::SetMode`].
+    Modes(Modes),
     /// To [`Request::Down`].
     Down(Stopped),
 }
@@ -54,8 +65,8 @@ pub struct Status {
     pub routed: bool,
     /// The TUN interface.
     pub interface: String,
-    /// How the paths are used.
-    pub mode: Mode,
+    /// How the paths are used, by class of flows.
+    pub modes: Modes,
     /// The process.
     pub pid: u32,
     /// When the client started, seconds since 1970.

@@ -110,14 +110,14 @@ pub async fn run(
     let config = ClientConfig {
         secret: settings.secret,
         server: settings.server,
-        mode: settings.mode,
+        modes: settings.modes,
         mtu: settings.mtu,
     };
     let engine = Engine::start(config, &settings.interface).await?;
     let board = Arc::new(Board::new(
         engine.handle.clone(),
         &settings.interface,
-        settings.mode,
+        settings.modes,
     ));
     let answers = Arc::clone(&board);
     let serving = tokio::spawn(control.serve(move |request| Arc::clone(&answers).answer(request)));

@@ -20,7 +20,7 @@ use marline_io::config_file;
 use marline_io::failure::{Class, Context, Failure};
 use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_io::key;
-use marline_proto::{Key, Mode, Role};
+use marline_proto::{Key, Mode, Modes, Role};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -75,8 +75,8 @@ pub struct Settings {
     pub addresses: Vec<IpNet>,
     /// The largest inner packet, bytes.
     pub mtu: u16,
-    /// How the paths are used.
-    pub mode: Mode,
+    /// How the paths are used, by class of flows.
+    pub modes: Modes,
     /// What goes through the bond.
     pub routes: Routes,
     /// Resolvers while the bond is up; empty leaves them alone.
@@ -101,7 +101,7 @@ impl fmt::Debug for Settings {
             .field("endpoints", &self.endpoints)
             .field("addresses", &self.addresses)
             .field("mtu", &self.mtu)
-            .field("mode", &self.mode)
+            .field("modes", &self.modes)
             .field("routes", &self.routes)
             .finish_non_exhaustive()
     }
@@ -122,7 +122,7 @@ struct File {
     addresses: Vec<IpNet>,
     mtu: Option<Mtu>,
     #[serde(default)]
-    mode: Mode,
+    mode: Modes,
     #[serde(default)]
     routes: Routes,
     #[serde(default)]
@@ -330,7 +330,7 @@ fn resolve(text: &str, path: &Path, typed: &Typed) -> Result<Settings, Failure> 
         endpoints: file.server.endpoints,
         addresses: file.addresses,
         mtu: file.mtu.map_or(DEFAULT_MTU, |Mtu(mtu)| mtu),
-        mode: typed.mode.unwrap_or(file.mode),
+        modes: typed.mode.map_or(file.mode, Modes::all),
         routes: file.routes,
         dns: file.dns,
         roles,

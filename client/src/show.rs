@@ -20,10 +20,9 @@ pub fn status(status: &Status) -> String {
         (false, false) => "connecting",
     };
     let running = duration(now.saturating_sub(status.started_unix_s));
-    let mode = json_word(&status.mode);
     let mut text = format!(
-        "{}: {state} (mode {mode}, running {running})\n",
-        status.interface
+        "{}: {state} (mode {}, running {running})\n",
+        status.interface, status.modes
     );
     for bond in &status.snapshot.bonds {
         text.push_str(&paths(bond));

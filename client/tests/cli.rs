@@ -169,6 +169,8 @@ fn what_needs_a_running_client_says_that_there_is_none() {
     );
     assert_fails(&home.marline(&["status", "--watch"]), 7, &["not running"]);
     assert_fails(&home.marline(&["down"]), 7, &["not running"]);
+    assert_fails(&home.marline(&["mode"]), 7, &["not running"]);
+    assert_fails(&home.marline(&["mode", "redundant"]), 7, &["not running"]);
     let json = home.marline(&["status", "--json"]);
     assert_eq!(json.status.code(), Some(7));
     assert_eq!(printed(&json)["failure"]["class"], "not_running");

@@ -36,7 +36,7 @@ fn complaint(text: &str) -> String {
 fn the_smallest_file_gets_the_defaults() {
     let settings = load_text(&text("", "")).expect("accepted");
     assert_eq!(settings.mtu, 1400);
-    assert_eq!(settings.mode, Mode::Aggregate);
+    assert_eq!(settings.modes, Modes::default());
     assert_eq!(settings.routes, Routes::Default);
     assert_eq!(settings.interface, "marline0");
     assert_eq!(settings.endpoints.len(), 2);
@@ -53,7 +53,7 @@ fn a_full_file_is_understood() {
     ))
     .expect("accepted");
     assert_eq!(settings.mtu, 1380);
-    assert_eq!(settings.mode, Mode::Redundant);
+    assert_eq!(settings.modes, Modes::all(Mode::Redundant));
     let networks = ["10.0.0.0/8", "2001:db8:5::/48"].map(|n| n.parse().expect("a network"));
     assert_eq!(settings.routes, Routes::Networks(networks.to_vec()));
     assert_eq!(settings.dns, [IpAddr::from([10, 77, 0, 1])]);
@@ -70,7 +70,10 @@ fn what_was_typed_beats_the_file() {
     let typed = Typed {
         mode: Some(Mode::Handover),
     };
-    assert_eq!(load(&path, &typed).expect("accepted").mode, Mode::Handover);
+    assert_eq!(
+        load(&path, &typed).expect("accepted").modes,
+        Modes::all(Mode::Handover)
+    );
 }
 
 #[test]
@@ -201,4 +204,18 @@ fn the_file_made_from_a_join_code_is_accepted() {
     assert_eq!(settings.mtu, 1390);
     let addresses = ["10.77.0.2/32", "fd77::2/128"].map(|a| a.parse().expect("an address"));
     assert_eq!(settings.addresses, addresses);
+}
+
+#[test]
+fn each_class_of_flows_may_have_a_mode_of_its_own() {
+    let top = "mode = { realtime = \"redundant\", bulk = \"handover\" }";
+    let settings = load_text(&text(top, "")).expect("accepted");
+    let expected = Modes {
+        realtime: Mode::Redundant,
+        interactive: Mode::Aggregate,
+        bulk: Mode::Handover,
+    };
+    assert_eq!(settings.modes, expected);
+    let complaint = complaint(&text("mode = { calls = \"redundant\" }", ""));
+    assert!(complaint.contains("realtime"), "{complaint}");
 }

@@ -1,28 +1,31 @@
 //! A bond: all paths between one client and one server, seen as one pipe.
 //!
-//! This file holds the parts and calls them in order; the parts decide. Three
+//! This file holds the parts and calls them in order; the parts decide. Four
 //! sides of it live in files of their own:
 //!
 //! * [`transmit`]: what is sent next, and over which path;
+//! * [`copies`]: what is sent twice;
 //! * [`receive`]: what a datagram means;
 //! * [`greet`]: who the other side is, and whether it started anew.
 //!
 //! A packet that comes from the TUN is only sorted and queued here. It gets a
 //! path in `poll_transmit`, when that path can take it.
 
+mod copies;
 mod greet;
 mod receive;
 mod transmit;
+mod trial;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::buffer::{PacketBuf, Pool};
-use crate::config::{Key, Mode, PeerConfig};
+use crate::config::{Key, Mode, Modes, PeerConfig};
 use crate::endpoint::WakeReason;
 use crate::event::{Event, PathReason, SocketId};
-use crate::flow::{FlowTable, Queued};
+use crate::flow::{Admitted, FlowTable, Queued};
 use crate::frame::{CloseReason, Control};
 use crate::limits;
 use crate::mss;
@@ -36,7 +39,9 @@ use crate::session::Session;
 use crate::squeeze::{Restorer, Squeezer};
 use crate::stats::{BondSnapshot, PathState};
 use crate::store::{PacketKey, Store};
+use crate::tiers::Tiers;
 use crate::time::Time;
+use copies::Copies;
 use transmit::Pick;
 
 /// Inner traffic within this time means that the bond is in use.
@@ -79,7 +84,7 @@ pub struct Context<'a> {
 pub struct Bond {
     side: Side,
     peer: PeerConfig,
-    mode: Mode,
+    modes: Modes,
     mtu: u16,
     own_mtu: u16,
     peer_mtu: u16,
@@ -88,9 +93,10 @@ pub struct Bond {
     paths: Vec<Path>,
     flows: FlowTable,
     queue: Queue,
+    tiers: Tiers,
     store: Store,
     retransmits: VecDeque<PacketKey>,
-    copies: VecDeque<(PacketKey, u8)>,
+    copies: Copies,
     recent: VecDeque<PacketKey>,
     recent_count: u64,
     stashed: Option<(u8, Pick)>,
@@ -128,6 +134,8 @@ struct Counters {
     first_bytes: u64,
     retransmitted_bytes: u64,
     duplicated_bytes: u64,
+    copies_received: u64,
+    copies_first: u64,
     given_up: u64,
     acks_sent: u64,
     ack_bytes: u64,
@@ -138,11 +146,18 @@ struct Counters {
 
 impl Bond {
     /// A bond without a path. `boot` names this process, `token` seeds challenges.
-    pub fn new(side: Side, peer: PeerConfig, mode: Mode, mtu: u16, boot: u64, token: u64) -> Self {
+    pub fn new(
+        side: Side,
+        peer: PeerConfig,
+        modes: Modes,
+        mtu: u16,
+        boot: u64,
+        token: u64,
+    ) -> Self {
         Bond {
             side,
             peer,
-            mode,
+            modes,
             mtu,
             own_mtu: mtu,
             peer_mtu: u16::MAX,
@@ -151,9 +166,10 @@ impl Bond {
             paths: Vec::new(),
             flows: FlowTable::new(side == Side::Client),
             queue: Queue::default(),
+            tiers: Tiers::default(),
             store: Store::default(),
             retransmits: VecDeque::new(),
-            copies: VecDeque::new(),
+            copies: Copies::default(),
             recent: VecDeque::new(),
             recent_count: 0,
             stashed: None,
@@ -185,9 +201,9 @@ impl Bond {
     }
 
     /// How paths are used from now on.
-    pub fn set_mode(&mut self, now: Time, mode: Mode) {
-        if self.mode != mode {
-            self.mode = mode;
+    pub fn set_modes(&mut self, now: Time, modes: Modes) {
+        if self.modes != modes {
+            self.modes = modes;
             for i in 0..self.paths.len() {
                 self.greet(now, i);
             }
@@ -358,16 +374,22 @@ impl Bond {
         self.counters.bytes_in += info.len as u64;
         self.last_packet = now;
         let bulk_rate = self.bulk_rate();
-        let Some((slot, ordered)) = self.flows.admit(now, &info, bulk_rate) else {
+        let Some(admitted) = self.flows.admit(now, &info, bulk_rate) else {
             self.drop_packet("flow_table_full");
             ctx.pool.put(packet);
             return;
         };
+        let Admitted {
+            slot,
+            ordered,
+            worth,
+        } = admitted;
         let queued = Queued {
             packet,
             since: now,
             ordered,
             ecn: info.ecn,
+            worth,
         };
         self.queue
             .push(&mut self.flows, slot, queued, &mut self.dropped);
@@ -573,11 +595,7 @@ impl Bond {
             path,
             largest: largest as u32,
         };
-        let others: Vec<usize> = self
-            .best_paths()
-            .filter(|&j| self.paths[j].tag != path)
-            .take(2)
-            .collect();
+        let others = self.others_to_tell(path);
         self.counters.silences += u64::from(!others.is_empty());
         for j in others {
             self.paths[j].say(MessageContent::Control(say.clone()));
@@ -590,6 +608,20 @@ impl Bond {
         for path in self.paths.iter_mut().filter(|p| p.health.is_active()) {
             path.health.excuse(now, &path.rtt);
         }
+    }
+
+    /// The two best other paths; in `handover` the one that stands by.
+    fn others_to_tell(&self, silent: u8) -> Vec<usize> {
+        let other = |j: &usize| self.paths[*j].tag != silent;
+        let mut others: Vec<usize> = self.best_paths().filter(other).collect();
+        if others.is_empty() {
+            others.extend((0..self.paths.len()).filter(other).filter(|&j| {
+                let path = &self.paths[j];
+                path.health.is_active() && path.session.is_established()
+            }));
+        }
+        others.truncate(2);
+        others
     }
 
     /// Active paths, the quickest first, as of the last scheduling.
@@ -623,6 +655,7 @@ impl Bond {
             WakeReason::Release,
         );
         offer(self.pace_due(now), WakeReason::Pace);
+        offer(self.copies.next_due(), WakeReason::Pace);
         next
     }
 
@@ -661,7 +694,12 @@ impl Bond {
             });
         }
         let previous = self.best.and_then(|tag| self.path_index(tag));
-        schedule::order(&self.views, self.mode, previous, &mut self.order);
+        // One path at a time for everything, or only for bulk.
+        let mode = self.modes.single().unwrap_or_default();
+        schedule::order(&self.views, mode, previous, &mut self.order);
+        if self.modes.bulk == Mode::Handover {
+            self.order.wide = self.order.wide.min(1);
+        }
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
         let lossy = self.paths.iter().any(Path::is_lossy);
         let repair = lossy.then(|| self.repair_time() / 2);
@@ -679,6 +717,9 @@ impl Bond {
             ("first_bytes", c.first_bytes),
             ("retransmitted_bytes", c.retransmitted_bytes),
             ("duplicated_bytes", c.duplicated_bytes),
+            ("duplicates_refused", self.copies.refused),
+            ("copies_received", c.copies_received),
+            ("copies_first", c.copies_first),
             ("given_up", c.given_up),
             ("acks_sent", c.acks_sent),
             ("ack_bytes", c.ack_bytes),
@@ -697,7 +738,7 @@ impl Bond {
             peer,
             addresses: self.peer_addresses().collect(),
             up: self.up,
-            mode: self.mode,
+            modes: self.modes,
             mtu: self.mtu,
             paths: self.paths.iter().map(Path::snapshot).collect(),
             packets_in: c.packets_in,

@@ -6,10 +6,15 @@
 //! flows are short or thin, everything else is bulk. A marking (DSCP) is
 //! believed only while the flow behaves like it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::packet::{PacketInfo, Transport};
 
 /// How a flow is treated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Small packets at a modest pace: calls, games, ping, DNS.
     Realtime,
@@ -45,6 +50,8 @@ impl Class {
 pub struct Behaviour {
     /// Bytes since the flow began.
     pub bytes: u64,
+    /// Packets since the flow began.
+    pub packets: u64,
     /// Rate over the last half second, bytes per second.
     pub rate: f64,
     /// Mean packet length, bytes.
@@ -82,6 +89,46 @@ pub fn classify(packet: &PacketInfo, flow: &Behaviour) -> Class {
     Class::Bulk
 }
 
+/// What a second copy of a packet is worth.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Worth {
+    /// Nothing: the next packet says the same, or there are many of its kind.
+    #[default]
+    Nothing,
+    /// Something while the path is doubtful.
+    InDoubt,
+    /// Something always: somebody waits for this very packet, and it is small.
+    Always,
+}
+
+/// A flow below this rate is thin, bytes per second: 200 kbit/s.
+pub const THIN_RATE: f64 = 25_000.0;
+/// The first packets of a flow are waited for, one after the other.
+const FIRST_PACKETS: u64 = 4;
+/// DNS. A question that is lost is repeated after seconds.
+const DNS_PORT: u16 = 53;
+
+/// What a second copy of this packet is worth; `class` is its flow's.
+pub fn worth(packet: &PacketInfo, flow: &Behaviour, class: Class) -> Worth {
+    if class == Class::Bulk {
+        return Worth::Nothing;
+    }
+    match packet.transport {
+        // Acknowledgements are cumulative.
+        Transport::Tcp { pure_ack: true, .. } => Worth::Nothing,
+        Transport::Tcp { control: true, .. } => Worth::Always,
+        _ => {
+            let (from, to) = packet.key.ports;
+            let awaited = flow.packets <= FIRST_PACKETS || from == DNS_PORT || to == DNS_PORT;
+            if awaited || flow.rate <= THIN_RATE {
+                Worth::Always
+            } else {
+                Worth::InDoubt
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
@@ -109,6 +156,7 @@ mod tests {
     fn flow(bytes: u64, rate: f64, mean_len: f64) -> Behaviour {
         Behaviour {
             bytes,
+            packets: bytes / 100,
             rate,
             mean_len,
             bulk_rate: 1_000_000.0,
@@ -199,6 +247,77 @@ mod tests {
     fn a_class_survives_its_two_bits() {
         for class in [Class::Realtime, Class::Interactive, Class::Bulk] {
             assert_eq!(Class::from_code(class.code()), class);
+        }
+    }
+
+    #[test]
+    fn a_copy_is_worth_most_where_somebody_waits_for_one_small_packet() {
+        let syn = Transport::Tcp {
+            control: true,
+            pure_ack: false,
+        };
+        let pure_ack = Transport::Tcp {
+            control: false,
+            pure_ack: true,
+        };
+        let mut dns = packet(Transport::Udp, 0);
+        dns.key.ports = (40_000, 53);
+        let fast = flow(1_000_000, 50_000.0, 290.0);
+        let slow = flow(1_000_000, 10_000.0, 200.0);
+        let new = flow(300, 60_000.0, 100.0);
+        for (name, packet, flow, class, expected) in [
+            (
+                "a call",
+                packet(Transport::Udp, 0),
+                slow,
+                Class::Realtime,
+                Worth::Always,
+            ),
+            (
+                "a video call",
+                packet(Transport::Udp, 34),
+                fast,
+                Class::Realtime,
+                Worth::InDoubt,
+            ),
+            ("a question", dns, fast, Class::Realtime, Worth::Always),
+            (
+                "a SYN",
+                packet(syn, 0),
+                fast,
+                Class::Interactive,
+                Worth::Always,
+            ),
+            (
+                "a first packet",
+                packet(TCP, 0),
+                new,
+                Class::Interactive,
+                Worth::Always,
+            ),
+            (
+                "a web page",
+                packet(TCP, 0),
+                fast,
+                Class::Interactive,
+                Worth::InDoubt,
+            ),
+            (
+                "its acknowledgements",
+                packet(pure_ack, 0),
+                slow,
+                Class::Interactive,
+                Worth::Nothing,
+            ),
+            (
+                "a download",
+                packet(TCP, 0),
+                fast,
+                Class::Bulk,
+                Worth::Nothing,
+            ),
+        ] {
+            assert_eq!(worth(&packet, &flow, class), expected, "{name}");
         }
     }
 }

@@ -21,7 +21,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::bond::{Bond, Context, Side, news};
 use crate::buffer::{PacketBuf, Pool};
-use crate::config::{ClientConfig, Key, Mode, PeerConfig, Role, ServerConfig};
+use crate::config::{ClientConfig, Key, Modes, PeerConfig, Role, ServerConfig};
 use crate::event::{Command, Event, PathReason, SocketId};
 use crate::frame::{CloseReason, HEADER_LEN};
 use crate::limits;
@@ -139,7 +139,7 @@ impl Endpoint {
             v4: None,
             v6: None,
         };
-        this.seat_bond(server, config.mode);
+        this.seat_bond(server, config.modes);
         this
     }
 
@@ -171,9 +171,9 @@ impl Endpoint {
         }
     }
 
-    fn seat_bond(&mut self, peer: PeerConfig, mode: Mode) -> usize {
+    fn seat_bond(&mut self, peer: PeerConfig, modes: Modes) -> usize {
         let token = self.rng.next_u64();
-        let bond = Bond::new(self.side, peer, mode, self.mtu, self.boot, token);
+        let bond = Bond::new(self.side, peer, modes, self.mtu, self.boot, token);
         let seat = Some(Seat {
             bond,
             due: None,
@@ -299,7 +299,7 @@ impl Endpoint {
             Some(at) => at,
             None => {
                 let config = peer.config.clone();
-                let at = self.seat_bond(config, Mode::default());
+                let at = self.seat_bond(config, Modes::default());
                 self.peers
                     .get_mut(&key)
                     .expect("the peer was just found")
@@ -402,8 +402,8 @@ impl Endpoint {
                     }
                 });
             }
-            Command::SetMode(mode) => {
-                self.with_bond(0, |bond, _| bond.set_mode(now, mode));
+            Command::SetModes(modes) => {
+                self.with_bond(0, |bond, _| bond.set_modes(now, modes));
             }
             Command::AddPeer(config) => self.add_peer(now, config),
             Command::RemovePeer(key) => self.remove_peer(now, &key),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Key, Mode, PeerConfig, Role};
+use crate::config::{Key, Modes, PeerConfig, Role};
 
 /// Names one UDP socket of the driver. On a client every uplink has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ pub enum Command {
         up: bool,
     },
     /// Client: use the paths in another way from now on.
-    SetMode(Mode),
+    SetModes(Modes),
     /// Server: this peer may connect.
     AddPeer(PeerConfig),
     /// Server: this peer may not connect any more; its bond ends.

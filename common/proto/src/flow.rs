@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::buffer::PacketBuf;
-use crate::classify::{Behaviour, Class, classify};
+use crate::classify::{Behaviour, Class, Worth, classify, worth};
 use crate::codel::Codel;
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
@@ -29,6 +29,19 @@ pub struct Queued {
     pub ordered: bool,
     /// Its ECN field.
     pub ecn: u8,
+    /// What a second copy of it is worth.
+    pub worth: Worth,
+}
+
+/// What became of a packet that was sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its flow's slot.
+    pub slot: u16,
+    /// Whether it must be delivered after everything earlier of its slot.
+    pub ordered: bool,
+    /// What a second copy of it is worth.
+    pub worth: Worth,
 }
 
 /// Where a flow stands in the queue's rounds.
@@ -49,6 +62,7 @@ pub struct Flow {
     /// Its class, by the last packet.
     pub class: Class,
     bytes: u64,
+    packets: u64,
     mean_len: f64,
     rate: f64,
     window_start: Time,
@@ -87,6 +101,7 @@ impl Flow {
             next_seq,
             class: Class::default(),
             bytes: 0,
+            packets: 0,
             mean_len: 0.0,
             rate: 0.0,
             window_start: now,
@@ -105,10 +120,12 @@ impl Flow {
         }
     }
 
-    fn note(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) {
+    /// Takes a packet into account, and says what a second copy of it is worth.
+    fn note(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Worth {
         let len = packet.len as u64;
         self.last_seen = now;
         self.bytes += len;
+        self.packets += 1;
         let weight = if self.mean_len == 0.0 {
             1.0
         } else {
@@ -129,11 +146,13 @@ impl Flow {
         let so_far = self.window_bytes as f64 / RATE_WINDOW.as_secs_f64();
         let behaviour = Behaviour {
             bytes: self.bytes,
+            packets: self.packets,
             rate: self.rate.max(so_far),
             mean_len: self.mean_len,
             bulk_rate,
         };
         self.class = classify(packet, &behaviour);
+        worth(packet, &behaviour, self.class)
     }
 
     /// Its rate over the last half second, bytes per second.
@@ -181,9 +200,9 @@ impl FlowTable {
         }
     }
 
-    /// Finds or makes the packet's flow, and says whether the packet is ordered.
-    /// `None` when every slot is in use.
-    pub fn admit(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Option<(u16, bool)> {
+    /// Finds or makes the packet's flow and sorts the packet. `None` when every
+    /// slot is in use.
+    pub fn admit(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Option<Admitted> {
         let known = self.by_key.get(&packet.key).copied();
         let slot = match known {
             Some(slot) => slot,
@@ -201,8 +220,12 @@ impl FlowTable {
                 self.habits.was_long(remote);
             }
         }
-        flow.note(now, packet, bulk_rate);
-        Some((slot, flow.is_ordered(packet)))
+        let worth = flow.note(now, packet, bulk_rate);
+        Some(Admitted {
+            slot,
+            ordered: flow.is_ordered(packet),
+            worth,
+        })
     }
 
     fn make(&mut self, now: Time, key: FlowKey) -> Option<u16> {
@@ -284,10 +307,11 @@ mod tests {
     #[test]
     fn a_flow_keeps_its_slot_and_counts_on() {
         let mut flows = FlowTable::default();
-        let (a, _) = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap();
-        let (b, _) = flows.admit(Time::ZERO, &packet(2, 100), 1e6).unwrap();
+        let a = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap().slot;
+        let b = flows.admit(Time::ZERO, &packet(2, 100), 1e6).unwrap().slot;
         assert_ne!(a, b);
-        assert_eq!(flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap().0, a);
+        let again = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap();
+        assert_eq!(again.slot, a);
         let flow = flows.get_mut(a).unwrap();
         assert_eq!((flow.take_seq(), flow.take_seq()), (0, 1));
     }
@@ -295,10 +319,10 @@ mod tests {
     #[test]
     fn a_slot_passes_on_after_it_was_idle_and_its_sequence_goes_on() {
         let mut flows = FlowTable::default();
-        let (a, _) = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap();
+        let a = flows.admit(Time::ZERO, &packet(1, 100), 1e6).unwrap().slot;
         flows.get_mut(a).unwrap().take_seq();
         let later = Time::ZERO + limits::FLOW_IDLE + Duration::from_millis(1);
-        let (b, _) = flows.admit(later, &packet(2, 100), 1e6).unwrap();
+        let b = flows.admit(later, &packet(2, 100), 1e6).unwrap().slot;
         assert_eq!(a, b);
         assert_eq!(flows.count(), 1);
         assert_eq!(flows.get_mut(b).unwrap().take_seq(), 1);
@@ -310,13 +334,13 @@ mod tests {
         let mut now = Time::ZERO;
         for _ in 0..200 {
             now += Duration::from_millis(20);
-            let (_, ordered) = flows.admit(now, &packet(1, 200), 1e6).unwrap();
-            assert!(!ordered);
+            let call = flows.admit(now, &packet(1, 200), 1e6).unwrap();
+            assert!(!call.ordered);
         }
         let mut last = false;
         for _ in 0..2_000 {
             now += Duration::from_micros(200);
-            last = flows.admit(now, &packet(2, 1_300), 1e6).unwrap().1;
+            last = flows.admit(now, &packet(2, 1_300), 1e6).unwrap().ordered;
         }
         assert!(last);
     }

@@ -19,7 +19,7 @@
 use thiserror::Error;
 
 use crate::classify::Class;
-use crate::config::{Mode, Role};
+use crate::config::{Mode, Modes, Role};
 use crate::wire::{Reader, Truncated, Writer};
 
 /// Bytes of a data frame in front of the inner packet; also the shortest frame.
@@ -158,8 +158,8 @@ pub struct Hello {
     pub mtu: u16,
     /// What the operator allows for the path.
     pub role: Role,
-    /// How paths shall be used.
-    pub mode: Mode,
+    /// How paths shall be used, by class.
+    pub modes: Modes,
 }
 
 /// Why a side said goodbye.
@@ -397,12 +397,13 @@ fn write_hello(w: &mut Writer<'_>, h: &Hello) {
         Role::Backup => 2,
         Role::Never => 3,
     });
-    w.u8(match h.mode {
-        Mode::Aggregate => 0,
-        Mode::Handover => 1,
-        Mode::Interactive => 2,
-        Mode::Redundant => 3,
-    });
+    let Modes {
+        realtime,
+        interactive,
+        bulk,
+    } = h.modes;
+    let code = |mode: Mode| Mode::ALL.iter().position(|&m| m == mode).unwrap_or(0) as u8;
+    w.u8(code(realtime) | code(interactive) << 2 | code(bulk) << 4);
 }
 
 /// Takes a frame apart. Returns it with its send stamp.
@@ -541,11 +542,15 @@ fn read_hello(mut r: Reader<'_>) -> Result<Hello, FrameError> {
             3 => Role::Never,
             _ => return Err(FrameError::Invalid),
         },
-        mode: match r.u8()? {
-            0 => Mode::Aggregate,
-            1 => Mode::Handover,
-            2 => Mode::Interactive,
-            3 => Mode::Redundant,
+        modes: match r.u8()? {
+            codes @ 0..64 => {
+                let mode = |shift: u8| Mode::ALL[usize::from(codes >> shift & 3)];
+                Modes {
+                    realtime: mode(0),
+                    interactive: mode(2),
+                    bulk: mode(4),
+                }
+            }
             _ => return Err(FrameError::Invalid),
         },
     })
@@ -564,7 +569,11 @@ mod tests {
             capabilities: 0,
             mtu: 1420,
             role: Role::Backup,
-            mode: Mode::Redundant,
+            modes: Modes {
+                realtime: Mode::Redundant,
+                interactive: Mode::Interactive,
+                bulk: Mode::Handover,
+            },
         }
     }
 

@@ -50,12 +50,14 @@ pub mod squeeze;
 mod stamp;
 mod stats;
 mod store;
+mod tiers;
 mod time;
 mod transmit;
 mod wire;
 
 pub use buffer::{PacketBuf, Pool};
-pub use config::{ClientConfig, Key, Mode, PeerConfig, Role, ServerConfig};
+pub use classify::Class;
+pub use config::{ClientConfig, Key, Mode, Modes, PeerConfig, Role, ServerConfig};
 pub use endpoint::{Endpoint, WakeReason};
 pub use event::{Command, Event, PathReason, SocketId};
 pub use session::public_key;

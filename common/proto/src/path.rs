@@ -286,6 +286,23 @@ impl Path {
         full
     }
 
+    /// Whether its flight was full when it was last looked at.
+    pub fn is_full(&self) -> bool {
+        self.pacer.is_full()
+    }
+
+    /// Whether what is sent over it now may well be lost or late: it lost
+    /// packets lately, its round trips vary, or it was out of service.
+    pub fn is_doubtful(&self, now: Time) -> bool {
+        const LOSS: f64 = 0.003;
+        const DEVIATION: Duration = Duration::from_millis(10);
+        const LATELY: Duration = Duration::from_secs(10);
+        let fell = self.health.last_down();
+        self.loss_share > LOSS
+            || self.rtt.is_known() && self.rtt.variance() > DEVIATION
+            || fell.is_some_and(|at| now.since(at) < LATELY)
+    }
+
     /// Bytes that may leave in one train.
     pub fn train(&self) -> usize {
         ((self.rate.pace() * TRAIN.as_secs_f64()) as usize).max(2 * 1_500)

@@ -1,9 +1,19 @@
 //! The queue in front of the paths: fair between flows, CoDel inside each.
 //!
-//! Deficit round robin in three rounds, one per class (RFC 8290 has two). The
-//! rounds are strict: realtime before interactive before bulk. That cannot
-//! starve bulk, because a flow that takes much leaves the upper classes
-//! ([`crate::classify`]). A packet leaves the queue only when a path can take
+//! Deficit round robin in three rounds, one per class (RFC 8290 has two):
+//! realtime before interactive before bulk. A flow that takes much leaves the
+//! upper classes ([`crate::classify`]), and together they cannot take all
+//! ([`crate::tiers`]).
+//!
+//! A sender that understands ECN is marked where another would lose a packet
+//! (RFC 3168). One that says it reacts to every mark (ECT(1), RFC 9331) is marked
+//! as soon as its packets wait for a millisecond, and so never builds a queue.
+//! RFC 9332 couples such a queue with the one of classic flows; here each flow
+//! has a queue of its own and its turn in the round, so there is nothing to
+//! couple. The mark is set in the inner packet and arrives with it. A sender that
+//! does not heed marks, and so waits ever longer, loses packets after all.
+//!
+//! A packet leaves the queue only when a path can take
 //! it, so this is the one place where packets wait, and the one place where
 //! they are dropped for having waited.
 
@@ -177,13 +187,15 @@ fn take(
         }
         note_wait(flow, now, sojourn);
         flow.reach.note_wait(now, sojourn);
-        if flow
+        let drop = flow
             .codel
-            .should_drop(now, sojourn, flow.queue_bytes, params)
-        {
-            if mark_congestion(&mut queued) {
-                return Some(queued);
-            }
+            .should_drop(now, sojourn, flow.queue_bytes, params);
+        let scalable = queued.ecn == ECT_1;
+        let step = scalable && sojourn > SCALABLE_STEP && flow.queue_bytes > SCALABLE_BACKLOG;
+        let heeds = queued.ecn != 0 && sojourn <= HEEDS_MARKS;
+        if heeds && (step || drop && !scalable) {
+            mark_congestion(&mut queued);
+        } else if drop && !heeds {
             dropped.push((QueueDrop::Aqm, queued));
             continue;
         }
@@ -191,6 +203,16 @@ fn take(
     }
     None
 }
+
+/// ECN: the sender reacts to every mark, a little to each (RFC 9331).
+const ECT_1: u8 = 1;
+/// Wait above which a scalable sender is marked (RFC 9332, appendix A).
+const SCALABLE_STEP: Duration = Duration::from_millis(1);
+/// It is not marked for less than this behind the packet: two full packets (the same).
+const SCALABLE_BACKLOG: usize = 2 * 1_514;
+/// A flow whose packets wait longer than this does not heed its marks, or one
+/// round trip is too long for it to do so in time.
+const HEEDS_MARKS: Duration = Duration::from_millis(250);
 
 /// A wait this long says that the flow wants more than it is given.
 const WAIT_MARK: Duration = Duration::from_millis(3);
@@ -203,11 +225,8 @@ fn note_wait(flow: &mut Flow, now: Time, sojourn: Duration) {
     }
 }
 
-/// Sets "congestion experienced" on a packet whose sender understands it (RFC 3168).
-fn mark_congestion(queued: &mut Queued) -> bool {
-    if queued.ecn == 0 {
-        return false;
-    }
+/// Sets "congestion experienced" in the inner packet (RFC 3168).
+fn mark_congestion(queued: &mut Queued) {
     queued.ecn = 3;
     let bytes = queued.packet.bytes_mut();
     match bytes[0] >> 4 {
@@ -224,12 +243,11 @@ fn mark_congestion(queued: &mut Queued) -> bool {
         }
         _ => bytes[1] |= 0x30,
     }
-    true
 }
 
 #[cfg(test)]
 mod tests {
-    use etherparse::{Ipv4HeaderSlice, PacketBuilder};
+    use etherparse::{Ipv4Header, Ipv4HeaderSlice, PacketBuilder};
 
     use super::*;
     use crate::buffer::PacketBuf;
@@ -239,6 +257,16 @@ mod tests {
         flows: FlowTable,
         queue: Queue,
         dropped: Vec<(QueueDrop, Queued)>,
+    }
+
+    fn header(bytes: &[u8]) -> Ipv4Header {
+        Ipv4HeaderSlice::from_slice(bytes).unwrap().to_header()
+    }
+
+    fn set_ecn(bytes: &mut [u8], ecn: u8) {
+        bytes[1] |= ecn;
+        let sum = header(bytes).calc_header_checksum();
+        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
     }
 
     impl Bench {
@@ -251,21 +279,27 @@ mod tests {
         }
 
         fn push(&mut self, now: Time, port: u16, len: usize) -> u16 {
+            self.push_with_ecn(now, port, len, 0)
+        }
+
+        fn push_with_ecn(&mut self, now: Time, port: u16, len: usize, ecn: u8) -> u16 {
             let mut bytes = Vec::new();
             let packet = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(port, 9);
             packet.write(&mut bytes, &vec![0; len - 28]).unwrap();
+            set_ecn(&mut bytes, ecn);
             let info = inspect(&bytes).unwrap();
-            let (slot, ordered) = self.flows.admit(now, &info, 1e6).unwrap();
+            let admitted = self.flows.admit(now, &info, 1e6).unwrap();
             let packet = PacketBuf::copy_of(&bytes);
             let queued = Queued {
                 packet,
                 since: now,
-                ordered,
-                ecn: 0,
+                ordered: admitted.ordered,
+                ecn,
+                worth: admitted.worth,
             };
             self.queue
-                .push(&mut self.flows, slot, queued, &mut self.dropped);
-            slot
+                .push(&mut self.flows, admitted.slot, queued, &mut self.dropped);
+            admitted.slot
         }
 
         fn pop(&mut self, now: Time, class: Class) -> Option<Popped> {
@@ -344,29 +378,51 @@ mod tests {
         assert!(b.dropped.iter().all(|d| d.0 == QueueDrop::Full));
     }
 
+    /// What becomes of a bulk flow whose packets wait this long, packet after
+    /// packet for two seconds: how many are marked and how many dropped.
+    fn marked_and_dropped(ecn: u8, wait_ms: u64) -> (usize, usize) {
+        let mut b = Bench::new();
+        let mut marked = 0;
+        for ms in 0..2_000 {
+            for _ in 0..2 {
+                b.push_with_ecn(Time::from_millis(ms), 1, 1_400, ecn);
+            }
+            if ms >= wait_ms {
+                while b.queue.bytes() > wait_ms as usize * 2_800 {
+                    let popped = b.pop(Time::from_millis(ms), Class::Bulk);
+                    let popped =
+                        popped.or_else(|| b.pop(Time::from_millis(ms), Class::Interactive));
+                    let Some(popped) = popped else { break };
+                    let header = header(popped.queued.packet.bytes());
+                    assert_eq!(header.header_checksum, header.calc_header_checksum());
+                    marked += usize::from(header.ecn.value() == 3);
+                }
+            }
+        }
+        (marked, b.dropped.len())
+    }
+
     #[test]
-    fn a_congestion_mark_keeps_the_header_checksum_right() {
-        let mut bytes = Vec::new();
-        PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64)
-            .udp(1, 2)
-            .write(&mut bytes, b"x")
-            .unwrap();
-        bytes[1] |= 2;
-        let mut header = Ipv4HeaderSlice::from_slice(&bytes).unwrap().to_header();
-        header.header_checksum = header.calc_header_checksum();
-        bytes[10..12].copy_from_slice(&header.header_checksum.to_be_bytes());
-        let packet = PacketBuf::copy_of(&bytes);
-        let mut queued = Queued {
-            packet,
-            since: Time::ZERO,
-            ordered: false,
-            ecn: 2,
-        };
-        assert!(mark_congestion(&mut queued));
-        let marked = Ipv4HeaderSlice::from_slice(queued.packet.bytes())
-            .unwrap()
-            .to_header();
-        assert_eq!(marked.ecn.value(), 3);
-        assert_eq!(marked.header_checksum, marked.calc_header_checksum());
+    fn who_understands_marks_is_marked_and_loses_nothing() {
+        let (marked, dropped) = marked_and_dropped(0, 50);
+        assert!(marked == 0 && dropped > 5, "{marked} {dropped}");
+        let (marked, dropped) = marked_and_dropped(2, 50);
+        assert!(marked > 5 && dropped == 0, "{marked} {dropped}");
+    }
+
+    #[test]
+    fn who_reacts_to_every_mark_is_marked_after_a_millisecond() {
+        let (marked, dropped) = marked_and_dropped(1, 4);
+        assert!(marked > 3_000 && dropped == 0, "{marked} {dropped}");
+        let others = marked_and_dropped(2, 4);
+        assert_eq!(others, (0, 0), "the others are left alone that early");
+    }
+
+    #[test]
+    fn who_does_not_heed_marks_loses_packets() {
+        for ecn in [1, 2] {
+            let (_, dropped) = marked_and_dropped(ecn, 400);
+            assert!(dropped > 5, "{dropped}");
+        }
     }
 }

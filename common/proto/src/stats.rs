@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Mode, Role};
+use crate::config::{Modes, Role};
 use crate::event::{PathReason, SocketId};
 
 /// Everything that can be seen of an endpoint at one moment.
@@ -29,8 +29,8 @@ pub struct BondSnapshot {
     pub addresses: Vec<IpAddr>,
     /// Whether packets can pass now.
     pub up: bool,
-    /// How paths are used.
-    pub mode: Mode,
+    /// How paths are used, by class.
+    pub modes: Modes,
     /// Largest inner packet in bytes.
     pub mtu: u16,
     /// Its paths.

@@ -10,8 +10,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use marline_proto::frame::SQUEEZED_AT;
 use marline_proto::squeeze::{Base, Head, Place, Widths};
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Mode, PeerConfig, Role, ServerConfig, SocketId, Time,
-    public_key,
+    Arrival, ClientConfig, Command, Endpoint, Modes, PeerConfig, Role, ServerConfig, SocketId,
+    Time, public_key,
 };
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -34,7 +34,7 @@ impl Pair {
         let config = ClientConfig {
             secret,
             server: public_key(&server_secret),
-            mode: Mode::Aggregate,
+            modes: Modes::default(),
             mtu: MTU,
         };
         let now = Time::from_millis(1);

@@ -10,7 +10,7 @@ use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_proto::frame::{
     Ack, CloseReason, Control, DataHeader, Frame, Hello, Opening, PathAck, Probe, VERSION, encode,
 };
-use marline_proto::{Mode, Role};
+use marline_proto::{Mode, Modes, Role};
 
 fn main() -> std::io::Result<()> {
     for (name, bytes) in frames() {
@@ -66,7 +66,7 @@ fn frames() -> Vec<(String, Vec<u8>)> {
         capabilities: 0,
         mtu: 1400,
         role: Role::Backup,
-        mode: Mode::Interactive,
+        modes: Modes::all(Mode::Interactive),
     };
     let path = |path: u8| PathAck {
         path,

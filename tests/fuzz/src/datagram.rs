@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use marline_proto::buffer::CAPACITY;
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Key, Mode, PacketBuf, PeerConfig, Role, ServerConfig,
+    Arrival, ClientConfig, Command, Endpoint, Key, Mode, Modes, PacketBuf, PeerConfig, Role, ServerConfig,
     SocketId, Time, public_key,
 };
 
@@ -105,7 +105,7 @@ impl World {
         let client = ClientConfig {
             secret: CLIENT_SECRET,
             server: public_key(&SERVER_SECRET),
-            mode: Mode::Aggregate,
+            modes: Modes::default(),
             mtu: 1400,
         };
         let server = ServerConfig {
@@ -188,7 +188,7 @@ impl World {
             3 => self.add_uplink(path),
             4 => self
                 .client
-                .command(self.now, Command::SetMode(Mode::Redundant)),
+                .command(self.now, Command::SetModes(Modes::all(Mode::Redundant))),
             5 => self.client.command(self.now, Command::Woke),
             6 => self.server.command(self.now, Command::Woke),
             7 => self

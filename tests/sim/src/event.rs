@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use marline_proto::{Mode, Role};
+use marline_proto::{Class, Mode, Modes, Role};
 
 use crate::link::{LinkParams, Nanos};
 use crate::packet::Version;
@@ -86,6 +86,9 @@ pub enum Event {
     SetMode {
         /// In which.
         mode: Mode,
+        /// For which class of flows; left out: for all.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<Class>,
     },
     /// Somebody sends rubbish to both ends.
     Rubbish {
@@ -225,9 +228,9 @@ pub struct Plan {
     /// Largest inner packet, bytes.
     #[serde(default = "inner_mtu")]
     pub mtu: u16,
-    /// How the client uses its paths.
-    #[serde(default)]
-    pub mode: Mode,
+    /// How the client uses its paths: one mode, or a table of modes by class.
+    #[serde(default, rename = "mode")]
+    pub modes: Modes,
     /// The client's uplinks.
     pub uplink: Vec<UplinkSpec>,
     /// The traffic.
@@ -250,7 +253,7 @@ impl Plan {
             duration_s,
             measure_from_s: 0.0,
             mtu: inner_mtu(),
-            mode: Mode::default(),
+            modes: Modes::default(),
             uplink,
             flow,
             event: Vec::new(),

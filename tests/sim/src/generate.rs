@@ -5,7 +5,7 @@
 //! the calmest plan. Whatever happens, the last seconds are calm: at least the
 //! first uplink works, so that everything must be going again at the end.
 
-use marline_proto::{Mode, Role};
+use marline_proto::{Class, Mode, Modes, Role};
 
 use crate::event::{Event, Plan, UplinkSpec, Way};
 use crate::link::{Jitter, LinkParams};
@@ -79,7 +79,7 @@ fn generate(name: &str, choices: &mut Choices<'_>) -> Plan {
     let uplink: Vec<_> = (0..uplinks).map(|id| self::uplink(id, choices)).collect();
     let troubled_s = choices.between(2.0, 8.0);
     let mut plan = Plan::new(name, troubled_s + CALM_S, uplink, flows(choices));
-    plan.mode = choices.pick(&[
+    let mode = choices.pick(&[
         Mode::Aggregate,
         Mode::Aggregate,
         Mode::Aggregate,
@@ -87,6 +87,7 @@ fn generate(name: &str, choices: &mut Choices<'_>) -> Plan {
         Mode::Interactive,
         Mode::Redundant,
     ]);
+    plan.modes = Modes::all(mode);
     plan.mtu = choices.pick(&[1400, 1400, 1380, 1280]);
     for _ in 0..choices.below(9) {
         let at_s = choices.between(0.0, troubled_s);
@@ -279,6 +280,12 @@ fn trouble(uplinks: &[UplinkSpec], choices: &mut Choices<'_>) -> Vec<(f64, Event
                     0.0,
                     Event::SetMode {
                         mode: choices.pick(&modes),
+                        class: choices.pick(&[
+                            None,
+                            Some(Class::Realtime),
+                            Some(Class::Interactive),
+                            Some(Class::Bulk),
+                        ]),
                     },
                 )]
             }

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Event as News, PacketBuf, PeerConfig, ServerConfig,
-    Snapshot, SocketId, Time,
+    Arrival, ClientConfig, Command, Endpoint, Event as News, Modes, PacketBuf, PeerConfig,
+    ServerConfig, Snapshot, SocketId, Time,
 };
 
 use crate::check::{Checker, Violation};
@@ -82,7 +82,7 @@ pub struct World {
     seed: u64,
     lives: u64,
     mtu: u16,
-    mode: marline_proto::Mode,
+    modes: Modes,
     client: Endpoint,
     server: Endpoint,
     totals: [Totals; 2],
@@ -141,8 +141,8 @@ impl World {
             seed,
             lives: 1,
             mtu: plan.mtu,
-            mode: plan.mode,
-            client: new_client(plan.mode, plan.mtu, seed_bytes(seed, 0), 0),
+            modes: plan.modes,
+            client: new_client(plan.modes, plan.mtu, seed_bytes(seed, 0), 0),
             server: new_server(plan.mtu, seed_bytes(seed, 1), 0),
             totals: Default::default(),
             uplinks: uplinks
@@ -296,9 +296,9 @@ impl World {
                 self.asleep_until = Some(self.asleep_until.unwrap_or(0).max(until));
                 self.checker.disturbed(self.now);
             }
-            (Event::SetMode { mode }, _) => {
-                self.mode = *mode;
-                self.tell_client(Command::SetMode(*mode));
+            (Event::SetMode { mode, class }, _) => {
+                self.modes = self.modes.with(*class, *mode);
+                self.tell_client(Command::SetModes(self.modes));
             }
             (
                 Event::Link { .. }
@@ -584,7 +584,7 @@ impl World {
         self.totals[0].add(&snapshot);
         self.lives += 1;
         let seed = seed_bytes(self.seed, self.lives);
-        self.client = new_client(self.mode, self.mtu, seed, self.now);
+        self.client = new_client(self.modes, self.mtu, seed, self.now);
         for index in 0..self.uplinks.len() {
             if self.uplinks[index].present {
                 self.add_uplink(index);
@@ -769,12 +769,12 @@ fn server_address(version: Version) -> SocketAddr {
     SocketAddr::new(ip, SERVER_PORT)
 }
 
-fn new_client(mode: marline_proto::Mode, mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
+fn new_client(modes: Modes, mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
     let server = marline_proto::public_key(&SERVER_SECRET);
     let config = ClientConfig {
         secret: CLIENT_SECRET,
         server,
-        mode,
+        modes,
         mtu,
     };
     Endpoint::client_for_test(config, seed, time(now))

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use marline_proto::{ClientConfig, Mode, PeerConfig, Role, ServerConfig};
+use marline_proto::{ClientConfig, Modes, PeerConfig, Role, ServerConfig};
 
 use super::*;
 use crate::key;
@@ -127,7 +127,7 @@ impl Bond {
             ClientConfig {
                 secret: client_secret,
                 server: key::public_of(&server_secret),
-                mode: Mode::Aggregate,
+                modes: Modes::default(),
                 mtu,
             },
             key::fresh_seed().expect("randomness"),

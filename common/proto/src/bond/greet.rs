@@ -24,7 +24,7 @@ impl Bond {
             capabilities: CAN_RESTORE,
             mtu: self.fitting_mtu(),
             role: self.paths[index].role,
-            mode: self.mode,
+            modes: self.modes,
         }
     }
 
@@ -83,7 +83,7 @@ impl Bond {
             self.peer_boot = Some(hello.boot);
             self.paths[index].first_session = Some(number.session);
         }
-        self.mode = hello.mode;
+        self.modes = hello.modes;
         self.peer_mtu = hello.mtu;
         self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
         self.mtu = self.fitting_mtu();

@@ -220,7 +220,9 @@ impl Bond {
             packet,
         };
         let verdict = self.reorder.on_packet(now, arrived, ctx.ready, ctx.pool);
+        self.counters.copies_received += u64::from(header.duplicate);
         if verdict != Verdict::Duplicate {
+            self.counters.copies_first += u64::from(header.duplicate);
             self.account_ready(before, ctx);
         }
     }

@@ -2,18 +2,20 @@
 //!
 //! In this order: handshake messages, frames that steer and measure,
 //! acknowledgements, realtime packets, interactive packets, copies, repairs,
-//! bulk. The first three and realtime packets do not wait for the pacer: they
-//! are small, and late they are worth nothing. They are charged to it all the
-//! same, so bulk makes room for them.
+//! bulk. The first three, realtime packets and copies do not wait for the pacer:
+//! they are small, and late they are worth nothing. They are charged to it all
+//! the same, so bulk makes room for them. When realtime or interactive packets
+//! ask for more than their share, they are paced like all others, and while
+//! others wait, they come last ([`crate::tiers`]).
 //!
 //! Datagrams of one path and one size leave as a train that the kernel cuts
 //! apart. A train is short, at most a millisecond of the path's rate.
 
 use std::time::Duration;
 
+use super::copies::FirstSent;
 use super::{Bond, Context};
-use crate::classify::Class;
-use crate::config::Mode;
+use crate::classify::{Class, Worth};
 use crate::flow::{Flow, Queued};
 use crate::frame::{self, Ack, DataHeader, Frame, MAX_ACK_PATHS, Probe};
 use crate::path::{Address, MessageContent, Outgoing};
@@ -39,14 +41,15 @@ const ACK_LEN: f64 = 140.0;
 /// Received runs that all paths of one acknowledgement may report together: with
 /// 16 sessions' entries they stay below 1,200 bytes.
 const ACK_RUNS: usize = 180;
-/// Packets that are remembered for a path on trial: a train for each round of the driver.
-const RECENT: usize = 64;
 /// A flow whose packets wait this long wants more than its path gives.
 const WANTS_MORE_AFTER: Duration = Duration::from_millis(30);
 /// A flow that uses this much of the best path is given the others before it waits.
 const WANTS_MORE_SHARE: f64 = 0.5;
 /// How long a flow keeps the wide path set after it last needed it.
 const WIDE_FOR: Duration = Duration::from_secs(2);
+
+/// The classes that go before repairs and bulk.
+const UPPER: [Class; 2] = [Class::Realtime, Class::Interactive];
 
 /// A packet that was chosen to be sent.
 #[derive(Debug)]
@@ -80,6 +83,7 @@ impl Bond {
             return Some(transmit);
         }
         self.reorder_paths(now);
+        self.copy_tails(now);
         if self.ack_due().is_some_and(|due| due <= now)
             && let Some(transmit) = self.poll_ack(now, out, ctx)
         {
@@ -250,14 +254,21 @@ impl Bond {
     ) -> Option<(u8, Pick)> {
         let best = *self.order.best()?;
         let may_use = |index: usize| only.is_none_or(|o| o == index);
+        let mut deferred = [None; 2];
         if may_use(best.index) {
-            if let Some(pick) = self.pop(now, Class::Realtime, |_| true, ctx) {
-                return Some((self.paths[best.index].tag, pick));
-            }
-            if self.can_send(now, best.index)
-                && let Some(pick) = self.pop(now, Class::Interactive, |_| true, ctx)
-            {
-                return Some((self.paths[best.index].tag, pick));
+            for (class, deferred) in UPPER.into_iter().zip(&mut deferred) {
+                if !self.queue.has(class) {
+                    continue;
+                }
+                let first = self.tiers.goes_first(now, class, best.capacity);
+                let unpaced = first && class == Class::Realtime;
+                if !first && self.is_below(class) {
+                    *deferred = Some(class);
+                } else if (unpaced || self.can_send(now, best.index))
+                    && let Some(pick) = self.pop(now, class, |_| true, ctx)
+                {
+                    return Some((self.paths[best.index].tag, pick));
+                }
             }
         }
         if let Some(pick) = self.pick_copy(only) {
@@ -272,7 +283,8 @@ impl Bond {
             let index = view.index;
             let spread_ms = view.base_ms - best.base_ms;
             let before = nearer.and(spread_ms, &view);
-            if !may_use(index) || !self.can_send(now, index) {
+            let ready = may_use(index) && self.can_send(now, index);
+            if !ready || !self.bulk_may_leave(now, index) {
                 continue;
             }
             let is_best = index == best.index;
@@ -285,50 +297,24 @@ impl Bond {
                 return Some((self.paths[index].tag, pick));
             }
         }
+        for class in deferred.into_iter().flatten() {
+            if self.can_send(now, best.index)
+                && let Some(pick) = self.pop(now, class, |_| true, ctx)
+            {
+                return Some((self.paths[best.index].tag, pick));
+            }
+        }
         self.pick_for_trial(now, only)
     }
 
-    /// A copy of something recent, for the path that is on trial.
-    fn pick_for_trial(&mut self, now: Time, only: Option<usize>) -> Option<(u8, Pick)> {
-        let index = self.order.trial.filter(|&i| only.is_none_or(|o| o == i))?;
-        if self.fresh_for_trial(index) == 0 || !self.can_send(now, index) {
-            return None;
-        }
-        while let fresh @ 1.. = self.fresh_for_trial(index) {
-            let path = &mut self.paths[index];
-            path.trial.copied = self.recent_count - fresh as u64 + 1;
-            let key = self.recent[self.recent.len() - fresh];
-            if self.store.get_mut(key).is_some() {
-                path.trial.started(now, path.rtt.smoothed());
-                return Some((path.tag, Pick::Copy(key)));
-            }
-        }
-        None
+    /// Whether anything waits that comes after this class.
+    fn is_below(&self, class: Class) -> bool {
+        self.queue.has(Class::Bulk)
+            || !self.retransmits.is_empty()
+            || class == Class::Realtime && self.queue.has(Class::Interactive)
     }
 
-    /// How many of the recent packets have not been copied to the path on trial.
-    fn fresh_for_trial(&self, index: usize) -> usize {
-        let fresh = self.recent_count - self.paths[index].trial.copied;
-        self.recent.len().min(fresh as usize)
-    }
-
-    /// Remembers what a flow that asks for more than the best path has sent, for a path on trial.
-    fn note_recent(&mut self, now: Time, key: PacketKey, slot: u16) {
-        let asks = self.order.best().is_some_and(|best| {
-            let flow = self.flows.get_mut(slot);
-            flow.is_some_and(|f| f.class == Class::Bulk && wants_more(f, now, best.capacity))
-        });
-        if !asks || self.order.trial.is_none() {
-            return;
-        }
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(key);
-        self.recent_count += 1;
-    }
-
-    fn can_send(&mut self, now: Time, index: usize) -> bool {
+    pub(super) fn can_send(&mut self, now: Time, index: usize) -> bool {
         self.paths[index].ready_in(now).is_zero() && !self.paths[index].check_full()
     }
 
@@ -343,28 +329,13 @@ impl Bond {
             .queue
             .pop(now, &mut self.flows, class, may, &mut self.dropped);
         self.count_queue_drops(ctx.pool);
-        popped.map(|p| Pick::New {
-            slot: p.slot,
-            queued: p.queued,
+        popped.map(|p| {
+            self.tiers.took(class, p.queued.packet.len());
+            Pick::New {
+                slot: p.slot,
+                queued: p.queued,
+            }
         })
-    }
-
-    fn pick_copy(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
-        while let Some(&(key, tag)) = self.copies.front() {
-            let index = self.path_index(tag);
-            let useless = self.store.get_mut(key).is_none()
-                || index.is_none_or(|i| !self.paths[i].health.is_active());
-            if useless {
-                self.copies.pop_front();
-                continue;
-            }
-            if only.is_some() && only != index {
-                return None;
-            }
-            self.copies.pop_front();
-            return Some((tag, Pick::Copy(key)));
-        }
-        None
     }
 
     fn pick_repair(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
@@ -399,14 +370,15 @@ impl Bond {
         (out, at, most): (&mut Vec<u8>, usize, usize),
         ctx: &mut Context<'_>,
     ) -> Option<usize> {
-        let (key, duplicate) = match pick {
+        let (key, duplicate, worth) = match pick {
             Pick::New { slot, queued } => {
+                let worth = queued.worth;
                 let key = self.remember(now, slot, queued);
                 self.note_recent(now, key, slot);
-                (key, false)
+                (key, false, worth)
             }
-            Pick::Repair(key) => (key, false),
-            Pick::Copy(key) => (key, true),
+            Pick::Repair(key) => (key, false, Worth::Nothing),
+            Pick::Copy(key) => (key, true, Worth::Nothing),
         };
         // Nobody is to wait for a path on trial.
         let more = self.order.trial != Some(index)
@@ -468,7 +440,7 @@ impl Bond {
         if !duplicate {
             stored.queued = false;
         }
-        let (class, losses) = (stored.class, stored.losses);
+        let (slot, class, losses) = (stored.slot, stored.class, stored.losses);
         let path = &mut self.paths[index];
         let needed = at + frame_len + OVERHEAD;
         if out.len() < needed {
@@ -493,49 +465,30 @@ impl Bond {
             packet: Some(key),
         };
         path.on_sealed(now, number, outgoing, Some(more));
-        let tag = path.tag;
-        self.count_copy(duplicate, again, inner_len, len);
-        if !duplicate && self.wants_copy(class, losses, again) {
-            self.add_copy(key, tag);
+        let counters = &mut self.counters;
+        if duplicate {
+            counters.duplicated += 1;
+            counters.duplicated_bytes += len as u64;
+        } else if again {
+            counters.retransmitted += 1;
+            counters.retransmitted_bytes += len as u64;
+            // What was lost twice goes out twice.
+            if losses >= 2 {
+                self.add_copy(now, key, index);
+            }
+        } else {
+            counters.first_bytes += inner_len as u64;
+            let sent = FirstSent {
+                key,
+                slot,
+                class,
+                worth,
+                index,
+                len,
+            };
+            self.consider_copy(now, sent);
         }
         Some(len)
-    }
-
-    /// Copies cost whole datagrams; what goes out first carries `inner_len` bytes of use.
-    fn count_copy(&mut self, duplicate: bool, again: bool, inner_len: usize, len: usize) {
-        let c = &mut self.counters;
-        if duplicate {
-            c.duplicated += 1;
-            c.duplicated_bytes += len as u64;
-        } else if again {
-            c.retransmitted += 1;
-            c.retransmitted_bytes += len as u64;
-        } else {
-            c.first_bytes += inner_len as u64;
-        }
-    }
-
-    /// A packet that was lost twice goes out twice; so does what the mode says.
-    fn wants_copy(&self, class: Class, losses: u8, again: bool) -> bool {
-        if again {
-            return losses >= 2;
-        }
-        match self.mode {
-            Mode::Aggregate | Mode::Handover => false,
-            Mode::Interactive => class != Class::Bulk,
-            Mode::Redundant => true,
-        }
-    }
-
-    fn add_copy(&mut self, key: PacketKey, not_on: u8) {
-        const COPIES_WAITING: usize = 1_024;
-        let other = self
-            .best_paths()
-            .map(|i| self.paths[i].tag)
-            .find(|&tag| tag != not_on);
-        if let Some(tag) = other.filter(|_| self.copies.len() < COPIES_WAITING) {
-            self.copies.push_back((key, tag));
-        }
     }
 
     fn remember(&mut self, now: Time, slot: u16, queued: Queued) -> PacketKey {
@@ -563,7 +516,8 @@ impl Bond {
     pub(super) fn pace_due(&self, now: Time) -> Option<Time> {
         let waiting = !self.retransmits.is_empty()
             || self.queue.has(Class::Bulk)
-            || self.queue.has(Class::Interactive);
+            || self.queue.has(Class::Interactive)
+            || self.queue.has(Class::Realtime);
         let trial = self.order.trial.filter(|&i| i < self.paths.len());
         let trial = trial.filter(|&i| self.fresh_for_trial(i) > 0);
         let usable = self.order.usable.iter();
@@ -603,7 +557,7 @@ impl Nearer {
 }
 
 /// Whether a bulk flow may use more than the best path.
-fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool {
+pub(super) fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool {
     let waits = flow
         .waiting_since
         .is_some_and(|t| now.since(t) >= WANTS_MORE_AFTER);

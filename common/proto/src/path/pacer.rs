@@ -58,6 +58,11 @@ impl Pacer {
         self.was_full |= full;
     }
 
+    /// Whether the flight was full when it was last looked at.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Whether less was asked of the path than its pace allows.
     pub fn is_idle(&self) -> bool {
         self.idle_share > IDLE_MAX

@@ -5,6 +5,7 @@ use marline_sim::link::LinkParams;
 use marline_sim::report::{self, FlowReport, Report};
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec, Kind};
+use marline_sim::world::Totals;
 
 /// 50 Mbit/s with a round trip of 15 ms, and 20 Mbit/s with one of 60 ms.
 pub fn fast_and_slow() -> Vec<UplinkSpec> {
@@ -71,4 +72,9 @@ pub fn play_beside_native(plan: &Plan) -> Report {
 pub fn share(flow: &FlowReport) -> f64 {
     flow.share_of_native_sum
         .expect("an endless TCP flow has one")
+}
+
+/// What an end counted under this name.
+pub fn counted(end: &Totals, name: &str) -> u64 {
+    end.counters.get(name).copied().unwrap_or_default()
 }

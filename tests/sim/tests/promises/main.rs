@@ -1,9 +1,12 @@
 //! What users are promised, played in virtual time: one module per promise.
 
+mod calls_are_sent_twice;
+mod classes_share;
 mod far_uplink_is_used;
 mod harness;
 mod headers_travel_squeezed;
 mod hostile_datagrams;
+mod modes_keep_their_word;
 mod nat_rebinds;
 mod process_restarts;
 mod seeds;

@@ -1,0 +1,316 @@
+//! What is sent twice.
+//!
+//! A copy over a second path saves a packet from the loss, the delay and the
+//! death of the first, and is there before any repair could be: a call over a
+//! path that falls silent misses nothing, and waits no longer than the second
+//! path is slower. It costs bytes, so it depends on the mode of the class:
+//!
+//! * `redundant`: everything. A bulk packet leaves only when two paths can take
+//!   it, so the copies get through; the speed is that of the slower one.
+//! * `interactive`: everything that is not bulk.
+//! * `handover`: nothing; one path at a time.
+//! * `aggregate`: what is small and awaited ([`Worth::Always`]: thin flows, the
+//!   first packets of any, DNS, SYN), and the rest of what is not bulk while its
+//!   path is doubtful. The last packet of a burst is awaited, too: no later one
+//!   would reveal its loss. All this within a byte budget, and only over paths
+//!   that may be used at any time.
+//!
+//! In every mode, what was lost twice is repaired over two paths at once.
+//!
+//! The budget of `aggregate` is a twentieth of the bytes sent. While no bulk
+//! waits the links have room to spare, and a fixed allowance takes its place,
+//! enough for one call. Half of what was saved is kept for what is always worth
+//! a copy.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Bond;
+use super::transmit::Pick;
+use crate::classify::{Class, THIN_RATE, Worth};
+use crate::config::{Mode, Role};
+use crate::store::PacketKey;
+use crate::time::Time;
+
+/// Copies as a share of all other data, in bytes.
+const SHARE: f64 = 0.05;
+/// Copies while no bulk waits, bytes per second: one thin flow.
+const ALLOWANCE: f64 = THIN_RATE;
+/// The same at most as a share of the second path's capacity.
+const ALLOWANCE_SHARE: f64 = 0.3;
+/// What may be saved, bytes: a second of a call, or the beginning of a page.
+const SAVED_MAX: f64 = 16_000.0;
+/// How often the budget is reckoned up.
+const RECKON_EVERY: Duration = Duration::from_millis(100);
+/// A path whose pacer is further behind has no room for a copy.
+const LAG_MAX: Duration = Duration::from_millis(5);
+/// A packet without a successor for this long was the last of its burst.
+const TAIL_AFTER: Duration = Duration::from_millis(3);
+/// Copies that may wait for their turn. They leave before any other data.
+const WAITING_MAX: usize = 256;
+/// Bursts whose end is awaited; the oldest is forgotten.
+const TAILS_MAX: usize = 32;
+
+/// The bytes that copies may still take in `aggregate`.
+#[derive(Debug)]
+struct Budget {
+    saved: f64,
+    reckoned: Time,
+    sent: u64,
+}
+
+impl Budget {
+    fn reckon(&mut self, now: Time, allowance: f64) {
+        let span = now.since(self.reckoned);
+        if span >= RECKON_EVERY {
+            let share = SHARE * self.sent as f64;
+            let earned = share.max(allowance * span.as_secs_f64());
+            self.saved = (self.saved + earned).min(SAVED_MAX);
+            self.sent = 0;
+            self.reckoned = now;
+        }
+    }
+
+    fn take(&mut self, bytes: usize, keep: f64) -> bool {
+        let enough = self.saved >= bytes as f64 + keep;
+        if enough {
+            self.saved -= bytes as f64;
+        }
+        enough
+    }
+}
+
+/// The last packet sent of a flow that may have more.
+#[derive(Clone, Copy, Debug)]
+struct Tail {
+    due: Time,
+    slot: u16,
+    key: PacketKey,
+    /// Tag of the path it went over.
+    path: u8,
+    len: usize,
+}
+
+/// A data packet that was just sent for the first time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct FirstSent {
+    pub key: PacketKey,
+    pub slot: u16,
+    pub class: Class,
+    pub worth: Worth,
+    /// Its path's place in the list.
+    pub index: usize,
+    /// Length of the datagram, bytes.
+    pub len: usize,
+}
+
+/// Copies to be sent, and what they may cost.
+#[derive(Debug)]
+pub(super) struct Copies {
+    waiting: VecDeque<(PacketKey, u8)>,
+    tails: VecDeque<Tail>,
+    budget: Budget,
+    /// Copies that the budget did not allow.
+    pub refused: u64,
+}
+
+impl Default for Copies {
+    fn default() -> Self {
+        Copies {
+            waiting: VecDeque::new(),
+            tails: VecDeque::new(),
+            budget: Budget {
+                saved: SAVED_MAX,
+                reckoned: Time::ZERO,
+                sent: 0,
+            },
+            refused: 0,
+        }
+    }
+}
+
+impl Copies {
+    /// Forgets everything that was to be sent.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.tails.clear();
+    }
+
+    /// When the next burst is over.
+    pub fn next_due(&self) -> Option<Time> {
+        self.tails.front().map(|tail| tail.due)
+    }
+}
+
+impl Bond {
+    /// Decides whether a packet that was just sent is sent a second time.
+    pub(super) fn consider_copy(&mut self, now: Time, sent: FirstSent) {
+        let mode = self.modes.of(sent.class);
+        self.copies.budget.sent += sent.len as u64;
+        let twice = match mode {
+            Mode::Handover => false,
+            Mode::Aggregate => return self.consider_cheap_copy(now, sent),
+            Mode::Interactive => sent.class != Class::Bulk,
+            Mode::Redundant => true,
+        };
+        if twice {
+            self.add_copy(now, sent.key, sent.index);
+        }
+    }
+
+    fn consider_cheap_copy(&mut self, now: Time, sent: FirstSent) {
+        let path = &self.paths[sent.index];
+        let tag = path.tag;
+        let doubtful = path.is_doubtful(now);
+        let keep = match sent.worth {
+            Worth::Nothing => return,
+            Worth::Always => 0.0,
+            Worth::InDoubt if doubtful => SAVED_MAX / 2.0,
+            Worth::InDoubt => return self.await_tail(now, tag, sent),
+        };
+        self.copy_cheaply(now, tag, sent.key, sent.len, keep);
+    }
+
+    fn await_tail(&mut self, now: Time, path: u8, sent: FirstSent) {
+        let tails = &mut self.copies.tails;
+        tails.retain(|tail| tail.slot != sent.slot);
+        if tails.len() >= TAILS_MAX {
+            tails.pop_front();
+        }
+        tails.push_back(Tail {
+            due: now + TAIL_AFTER,
+            slot: sent.slot,
+            key: sent.key,
+            path,
+            len: sent.len,
+        });
+    }
+
+    /// Copies the last packets of bursts that are over.
+    pub(super) fn copy_tails(&mut self, now: Time) {
+        while let Some(tail) = self.copies.tails.front().copied() {
+            if tail.due > now {
+                return;
+            }
+            self.copies.tails.pop_front();
+            if self.store.get_mut(tail.key).is_some() {
+                self.copy_cheaply(now, tail.path, tail.key, tail.len, SAVED_MAX / 2.0);
+            }
+        }
+    }
+
+    /// Copies a packet that went over the path with this tag, if the budget and
+    /// the roles of the others allow it.
+    fn copy_cheaply(&mut self, now: Time, not_on: u8, key: PacketKey, len: usize, keep: f64) {
+        let other = self.order.usable.iter().find(|view| {
+            let path = &self.paths[view.index];
+            path.tag != not_on
+                && view.role == Role::Always
+                && !view.full
+                && path.health.is_active()
+                && path.ready_in(now) <= LAG_MAX
+        });
+        let Some(other) = other else { return };
+        let allowance = if self.queue.has(Class::Bulk) {
+            0.0
+        } else {
+            ALLOWANCE.min(ALLOWANCE_SHARE * other.capacity)
+        };
+        let tag = self.paths[other.index].tag;
+        let budget = &mut self.copies.budget;
+        budget.reckon(now, allowance);
+        if budget.take(len, keep) {
+            self.push_copy(key, tag);
+        } else {
+            self.copies.refused += 1;
+        }
+    }
+
+    /// Sends a packet again over the best other path, whatever it costs.
+    pub(super) fn add_copy(&mut self, now: Time, key: PacketKey, not_on: usize) {
+        let ready = self.other_ready(now, not_on);
+        let other = ready.or_else(|| self.best_paths().find(|&i| i != not_on));
+        if let Some(tag) = other.map(|i| self.paths[i].tag) {
+            self.push_copy(key, tag);
+        }
+    }
+
+    fn push_copy(&mut self, key: PacketKey, tag: u8) {
+        if self.copies.waiting.len() < WAITING_MAX {
+            self.copies.waiting.push_back((key, tag));
+        }
+    }
+
+    /// The best path but one that could take a copy now.
+    fn other_ready(&self, now: Time, not_on: usize) -> Option<usize> {
+        self.best_paths()
+            .filter(|&i| i != not_on)
+            .find(|&i| self.paths[i].ready_in(now).is_zero() && !self.paths[i].is_full())
+    }
+
+    /// Whether a bulk packet may leave over this path now: when it is to go out
+    /// twice, a second path must be able to take it.
+    pub(super) fn bulk_may_leave(&self, now: Time, index: usize) -> bool {
+        self.modes.bulk != Mode::Redundant
+            || self.best_paths().all(|i| i == index)
+            || self.other_ready(now, index).is_some()
+    }
+
+    /// The next copy to be sent, over any path or over one.
+    pub(super) fn pick_copy(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
+        while let Some(&(key, tag)) = self.copies.waiting.front() {
+            let index = self.path_index(tag);
+            let useless = self.store.get_mut(key).is_none()
+                || index.is_none_or(|i| !self.paths[i].health.is_active());
+            if useless {
+                self.copies.waiting.pop_front();
+                continue;
+            }
+            if only.is_some() && only != index {
+                return None;
+            }
+            self.copies.waiting.pop_front();
+            return Some((tag, Pick::Copy(key)));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes of copies allowed in ten seconds, of packets of 250 bytes asked for
+    /// every millisecond, beside so much other data and with such an allowance.
+    fn allowed(sent_per_ms: u64, allowance: f64) -> f64 {
+        let mut budget = Copies::default().budget;
+        let mut copied = 0;
+        for ms in 0..10_000 {
+            budget.sent += sent_per_ms;
+            budget.reckon(Time::from_millis(ms), allowance);
+            copied += if budget.take(250, 0.0) { 250 } else { 0 };
+        }
+        f64::from(copied)
+    }
+
+    #[test]
+    fn copies_beside_bulk_take_a_twentieth_of_its_bytes() {
+        let bulk = 2_000;
+        let share = (allowed(bulk, 0.0) - SAVED_MAX) / (bulk as f64 * 10_000.0);
+        assert!((0.045..=0.05).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn allowance_and_share_do_not_add_up() {
+        let rate = (allowed(500, ALLOWANCE) - SAVED_MAX) / 10.0;
+        assert!((24_000.0..=25_000.0).contains(&rate), "{rate}");
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_for_the_worthiest() {
+        let mut budget = Copies::default().budget;
+        while budget.take(250, SAVED_MAX / 2.0) {}
+        assert!(budget.saved >= SAVED_MAX / 2.0);
+        assert!(budget.take(250, 0.0));
+    }
+}

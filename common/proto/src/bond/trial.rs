@@ -1,0 +1,56 @@
+//! Copies for a path whose rate nobody knows ([`crate::path::Trial`]): which packets, and when.
+//!
+//! What goes over the other paths for a flow that asks for more than the best
+//! path is remembered for a moment; when nothing else is to be sent, the path on
+//! trial gets a copy of it.
+
+use super::Bond;
+use super::transmit::{Pick, wants_more};
+use crate::classify::Class;
+use crate::store::PacketKey;
+use crate::time::Time;
+
+/// Packets that are remembered: a train for each round of the driver.
+const RECENT: usize = 64;
+
+impl Bond {
+    /// A copy of something recent, for the path that is on trial.
+    pub(super) fn pick_for_trial(&mut self, now: Time, only: Option<usize>) -> Option<(u8, Pick)> {
+        let index = self.order.trial.filter(|&i| only.is_none_or(|o| o == i))?;
+        if self.fresh_for_trial(index) == 0 || !self.can_send(now, index) {
+            return None;
+        }
+        while let fresh @ 1.. = self.fresh_for_trial(index) {
+            let path = &mut self.paths[index];
+            path.trial.copied = self.recent_count - fresh as u64 + 1;
+            let key = self.recent[self.recent.len() - fresh];
+            if self.store.get_mut(key).is_some() {
+                path.trial.started(now, path.rtt.smoothed());
+                return Some((path.tag, Pick::Copy(key)));
+            }
+        }
+        None
+    }
+
+    /// How many of the recent packets have not been copied to the path on trial.
+    pub(super) fn fresh_for_trial(&self, index: usize) -> usize {
+        let fresh = self.recent_count - self.paths[index].trial.copied;
+        self.recent.len().min(fresh as usize)
+    }
+
+    /// Remembers what a flow that asks for more than the best path has sent, for a path on trial.
+    pub(super) fn note_recent(&mut self, now: Time, key: PacketKey, slot: u16) {
+        let asks = self.order.best().is_some_and(|best| {
+            let flow = self.flows.get_mut(slot);
+            flow.is_some_and(|f| f.class == Class::Bulk && wants_more(f, now, best.capacity))
+        });
+        if !asks || self.order.trial.is_none() {
+            return;
+        }
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(key);
+        self.recent_count += 1;
+    }
+}

@@ -1,0 +1,115 @@
+//! What is small and awaited goes over two paths, within a budget.
+
+use marline_proto::Role;
+use marline_sim::event::{Plan, Way};
+use marline_sim::report::Report;
+use marline_sim::tcp::Algorithm;
+use marline_sim::workload::{Direction, FlowSpec, Kind};
+
+use crate::harness::{blackhole, bulk, call, counted, fast_and_slow, play};
+
+/// A packet comes every 20 ms, and the slow path is 22.5 ms slower than the fast one.
+const GAP_MS: f64 = 43.0;
+
+fn dies(flows: Vec<FlowSpec>) -> Report {
+    let plan = Plan {
+        measure_from_s: 1.0,
+        ..Plan::new("death", 12.0, fast_and_slow(), flows)
+    }
+    .with(4.0, blackhole("fast", Way::Both, true))
+    .with(8.0, blackhole("fast", Way::Both, false));
+    play(&plan)
+}
+
+/// Copies as a share of the bytes that an end sent, in per cent.
+fn copies_per_cent(report: &Report) -> [f64; 2] {
+    let up: u64 = report.uplinks.iter().map(|u| u.up.delivered_bytes).sum();
+    let down: u64 = report.uplinks.iter().map(|u| u.down.delivered_bytes).sum();
+    [
+        100.0 * counted(&report.client, "duplicated_bytes") as f64 / up as f64,
+        100.0 * counted(&report.server, "duplicated_bytes") as f64 / down as f64,
+    ]
+}
+
+#[test]
+fn a_call_does_not_notice_that_its_uplink_died() {
+    let report = dies(vec![call(11.0)]);
+    let call = &report.flows[0];
+    assert_eq!(call.missing, 0, "{}", report.text());
+    assert!(call.gap_ms_max <= GAP_MS, "{}", report.text());
+}
+
+#[test]
+fn beside_a_download_copies_stay_within_their_budget() {
+    let report = dies(vec![
+        call(11.0),
+        bulk(Direction::Down, Algorithm::Cubic),
+        bulk(Direction::Up, Algorithm::Cubic),
+    ]);
+    let call = &report.flows[0];
+    assert_eq!(call.missing, 0, "{}", report.text());
+    assert!(call.gap_ms_max <= GAP_MS, "{}", report.text());
+    let copies = copies_per_cent(&report);
+    assert!(copies.iter().all(|&c| c <= 5.0), "{copies:?}");
+}
+
+#[test]
+fn many_calls_without_bulk_are_not_all_sent_twice() {
+    let flows = (0..20).map(|_| call(9.0)).collect();
+    let report = play(&Plan::new("calls", 10.0, fast_and_slow(), flows));
+    for end in [&report.client, &report.server] {
+        let copied = counted(end, "duplicated_bytes");
+        // 200 kbit/s, and what was saved before.
+        assert!(
+            copied > 100_000 && copied <= 9 * 25_000 + 32_000,
+            "{copied}"
+        );
+    }
+}
+
+#[test]
+fn an_uplink_with_reservations_carries_no_copies() {
+    for role in [Role::Secondary, Role::Backup] {
+        let mut uplinks = fast_and_slow();
+        uplinks[1].role = role;
+        let report = play(&Plan::new("reserved", 10.0, uplinks, vec![call(9.0)]));
+        assert_eq!(report.flows[0].missing, 0, "{}", report.text());
+        for end in [&report.client, &report.server] {
+            assert_eq!(counted(end, "duplicated"), 0, "{role:?} {}", report.text());
+        }
+    }
+}
+
+#[test]
+fn a_lossy_uplink_does_not_make_a_call_wait_for_repairs() {
+    let mut uplinks = fast_and_slow();
+    uplinks[0].up.loss = 0.02;
+    uplinks[0].down.loss = 0.02;
+    let report = play(&Plan::new("loss", 20.0, uplinks, vec![call(19.0)]));
+    let call = &report.flows[0];
+    assert_eq!(call.missing, 0, "{}", report.text());
+    // The slower path's 30 ms, where a repair takes a round trip of the faster one at best.
+    let [_, _, p99] = call.percentiles_ms.expect("a call has delays");
+    assert!(p99 <= 30.5, "{}", report.text());
+}
+
+#[test]
+fn a_page_does_not_wait_for_its_lost_end() {
+    let mut uplinks = fast_and_slow();
+    uplinks[0].up.loss = 0.01;
+    uplinks[0].down.loss = 0.01;
+    let pages = FlowSpec {
+        start_s: 0.5,
+        stop_s: Some(58.0),
+        ..FlowSpec::new(Kind::Web {
+            interval_ms: 200.0,
+            size_bytes: 30_000,
+        })
+    };
+    let report = play(&Plan::new("pages", 60.0, uplinks, vec![pages]));
+    // Without loss 96 ms; a timeout of the inner sender takes 200 ms more.
+    let [_, _, p99] = report.flows[0]
+        .percentiles_ms
+        .expect("pages have durations");
+    assert!(p99 <= 200.0, "{}", report.text());
+}

@@ -468,19 +468,25 @@ impl Bond {
         })
     }
 
-    /// When a path with something to send may send again.
+    /// When a path with something to send may send again. Bulk waits until a train may leave:
+    /// waking for each packet costs more than the packet does. Nothing else waits for company.
     pub(super) fn pace_due(&self, now: Time) -> Option<Time> {
-        let waiting = !self.retransmits.is_empty()
-            || self.queue.has(Class::Bulk)
-            || self.queue.has(Class::Interactive);
-        if !waiting {
+        let urgent = !self.retransmits.is_empty() || self.queue.has(Class::Interactive);
+        if !urgent && !self.queue.has(Class::Bulk) {
             return None;
         }
         let usable = self.order.usable.iter();
         usable
             .filter(|v| !v.full)
-            .filter_map(|v| self.paths.get(v.index).map(|p| p.next_send()))
-            .filter(|&at| at > now)
+            .filter_map(|v| self.paths.get(v.index))
+            .filter(|p| p.next_send() > now)
+            .map(|p| {
+                if urgent {
+                    p.next_send()
+                } else {
+                    p.next_train()
+                }
+            })
             .min()
     }
 }

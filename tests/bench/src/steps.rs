@@ -22,11 +22,14 @@ use crate::pair::{MTU, Pair, ROUND, udp_packet};
 /// What does a step once.
 pub type Step = Box<dyn FnMut()>;
 
+/// A step's name and what makes it ready.
+type Named = (&'static str, fn() -> Step);
+
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// All steps by name, with what makes them ready, in the order of the packet.
-const STEPS: [(&str, fn() -> Step); 18] = [
+const STEPS: [Named; 18] = [
     ("read a packet's headers", read_headers),
     ("classify a packet", classify_packet),
     ("find a packet's flow", find_flow),

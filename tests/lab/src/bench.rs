@@ -130,7 +130,7 @@ struct Figures {
 
 /// Measures everything that was asked for and prints one line each.
 pub fn run(args: &BenchArgs, binaries: &Path, interrupt: &Interrupt) -> Result<()> {
-    if !(args.seconds > 0.0) {
+    if args.seconds.is_nan() || args.seconds <= 0.0 {
         return Err(Refusal::Usage("--seconds must be more than 0".into()).into());
     }
     let mut all = Vec::new();

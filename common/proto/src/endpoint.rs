@@ -568,12 +568,15 @@ impl Endpoint {
             self.restless.pop_front();
             if let Some(Some(seat)) = self.seats.get_mut(at) {
                 seat.restless = false;
-                if let Some((due, _)) = seat.due.take() {
-                    self.timers.remove(&(due, at));
-                }
+                let was = seat.due.map(|(due, _)| due);
                 seat.due = seat.bond.poll_timeout(now);
-                if let Some((due, _)) = seat.due {
-                    self.timers.insert((due, at));
+                let is = seat.due.map(|(due, _)| due);
+                if is != was {
+                    // In this order the set of a lone bond never runs empty and keeps its memory.
+                    self.timers.extend(is.map(|due| (due, at)));
+                    if let Some(due) = was {
+                        self.timers.remove(&(due, at));
+                    }
                 }
             }
         }

@@ -185,6 +185,9 @@ impl Flow {
 pub struct FlowTable {
     slots: Vec<Flow>,
     by_key: HashMap<FlowKey, u16>,
+    /// Where the last packet belonged: packets of a flow come in runs, and comparing two keys is
+    /// cheaper than looking one up.
+    last: u16,
     hand: usize,
     habits: Habits,
     ours_is_source: bool,
@@ -203,11 +206,16 @@ impl FlowTable {
     /// Finds or makes the packet's flow and sorts the packet. `None` when every
     /// slot is in use.
     pub fn admit(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Option<Admitted> {
-        let known = self.by_key.get(&packet.key).copied();
+        let last = self.slots.get(usize::from(self.last));
+        let known = match last.filter(|flow| flow.key == packet.key) {
+            Some(_) => Some(self.last),
+            None => self.by_key.get(&packet.key).copied(),
+        };
         let slot = match known {
             Some(slot) => slot,
             None => self.make(now, packet.key)?,
         };
+        self.last = slot;
         let flow = &mut self.slots[usize::from(slot)];
         if matches!(packet.transport, Transport::Tcp { .. } | Transport::Udp) {
             let remote = Remote::of(&packet.key, self.ours_is_source);

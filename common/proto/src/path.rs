@@ -278,6 +278,13 @@ impl Path {
         self.pacer.next_send()
     }
 
+    /// When the pacer lets it send as much as fits into one train.
+    pub fn next_train(&self) -> Time {
+        // The first packet of the train may leave when the credit is there for all before it.
+        let packet = Duration::from_secs_f64(1_500.0 / self.rate.pace());
+        self.pacer.next_send() + TRAIN.saturating_sub(packet)
+    }
+
     /// Looks whether its flight is full.
     pub fn check_full(&mut self) -> bool {
         let max = self.rate.inflight_max(self.rtt.min());

@@ -1,2 +1,15 @@
-//! What a packet costs. The benchmarks stand in `benches/`; run them with
-//! `cargo bench -p marline-bench`. A speed target is never a test: machines differ.
+//! What a packet costs, a peer weighs, and how both grow.
+//!
+//! * `cargo bench -p marline-bench --bench bond`: a packet's whole way through the core;
+//! * `--bench steps`: each step of it, in nanoseconds ([`steps`]);
+//! * `--bench instructions`: the same steps in instructions, compared with the limits that are
+//!   kept in `instructions.txt`; instructions hardly differ between machines and moments, so
+//!   this can fail in CI where a time never may;
+//! * `--bench peers`: one server with up to a thousand peers: memory, speed, and a restart;
+//! * `tests/allocations.rs`: nothing is allocated per packet.
+//!
+//! What applications get from the daemons is measured by `marline-lab bench`. A speed target is
+//! never a test: machines differ.
+
+pub mod pair;
+pub mod steps;

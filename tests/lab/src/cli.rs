@@ -16,7 +16,7 @@ use crate::scenario::{Cc, Scenario};
 use crate::session::{self, SessionPlan};
 use crate::topology::Lab;
 use crate::tunnel::{self, Through};
-use crate::{check, demo, self_test};
+use crate::{bench, check, demo, self_test};
 
 /// Measures Marline between network namespaces over emulated links. Needs root.
 #[derive(Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Run(RunArgs),
     /// Runs scenarios with Marline, kernel MPTCP and the tunnels named in the files
     Compare(CompareArgs),
+    /// Measures the data plane over unlimited links, beside wireguard-go: speed and its cost
+    Bench(BenchArgs),
     /// Checks the lab itself: delay, rate, loss and lateness of its links
     SelfTest,
     /// Proves with real programs what Marline promises, one line per promise
@@ -90,6 +92,14 @@ struct Binaries {
     /// Where marline and marline-server are; beside this program when left out
     #[arg(long, value_name = "DIR")]
     bin_dir: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    #[command(flatten)]
+    what: bench::BenchArgs,
+    #[command(flatten)]
+    binaries: Binaries,
 }
 
 #[derive(Args)]
@@ -192,6 +202,12 @@ pub fn run() -> Result<()> {
                 })
                 .collect()
         }),
+        Command::Bench(args) => {
+            session::check_machine()?;
+            let binaries = args.binaries.directory()?;
+            tunnel::check_binaries(&binaries)?;
+            bench::run(&args.what, &binaries, &Interrupt::install()?)
+        }
         Command::SelfTest => {
             session::check_machine()?;
             self_test::run(&Interrupt::install()?)

@@ -6,7 +6,8 @@
 //! makes figures of what arrived ([`session`]). Scenarios are files ([`scenario`]); results are
 //! plain data ([`results`]), shown by [`report`]. What Marline promises beside speed is proved
 //! with programs that everybody has ([`check`]), and what it costs on the wire is taken from its
-//! own counters ([`wire`]).
+//! own counters ([`wire`]); what its data plane can do without any limit on the links, [`bench`]
+//! tells.
 //!
 //! ```text
 //! scenario ─► session ─► tunnel ─► run ─┬─► workload      sockets in client and host
@@ -16,6 +17,8 @@
 //!
 //! Nothing of it touches the machine's own network, and everything is gone when it ends.
 
+#[cfg(target_os = "linux")]
+mod bench;
 #[cfg(target_os = "linux")]
 mod check;
 #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
 //! The few calls into the kernel that no safe crate offers: TAP devices, real-time priority,
-//! `TCP_INFO`, and processor time of one thread.
+//! `TCP_INFO`, many datagrams at a time, and processor time of one thread.
 //!
 //! Each function here is a thin, complete wrapper; nothing outside this file needs `unsafe`.
-#![allow(unsafe_code)] // ioctl, setsockopt, getsockopt, getrusage and sched_setscheduler
+#![allow(unsafe_code)] // ioctl, getsockopt, sendmmsg, recvmmsg, getrusage and sched_setscheduler
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -100,6 +100,49 @@ pub fn tcp_retransmits(socket: &impl AsFd) -> io::Result<u64> {
     } else {
         Ok(u64::from(info.tcpi_total_retrans))
     }
+}
+
+/// Sends `datagram` so many times over a connected socket, and returns how often it went out.
+pub fn send_many(socket: &impl AsFd, datagram: &[u8], count: usize) -> io::Result<usize> {
+    let mut piece = libc::iovec {
+        iov_base: datagram.as_ptr().cast_mut().cast(),
+        iov_len: datagram.len(),
+    };
+    // SAFETY: an all-zero mmsghdr is a valid value of this plain C struct.
+    let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    message.msg_hdr.msg_iov = &raw mut piece;
+    message.msg_hdr.msg_iovlen = 1;
+    let mut messages = vec![message; count];
+    // SAFETY: sendmmsg reads `count` messages, all of which point at one piece that points at the
+    // datagram; all of them outlive the call, and nothing is written but the messages' lengths.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_fd().as_raw_fd(),
+            messages.as_mut_ptr(),
+            count as libc::c_uint,
+            0,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Waits for a datagram, takes up to `count` of them and forgets them; returns how many.
+pub fn receive_many(socket: &impl AsFd, count: usize) -> io::Result<usize> {
+    // SAFETY: an all-zero mmsghdr is a valid value of this plain C struct: it has room for
+    // nothing, so datagrams are cut to nothing and still counted.
+    let message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+    let mut messages = vec![message; count];
+    // SAFETY: recvmmsg writes the lengths of at most `count` messages, which live for the call.
+    let received = unsafe {
+        libc::recvmmsg(
+            socket.as_fd().as_raw_fd(),
+            messages.as_mut_ptr(),
+            count as libc::c_uint,
+            libc::MSG_WAITFORONE,
+            std::ptr::null_mut(),
+        )
+    };
+    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
 /// The number of clock ticks per second in `/proc/*/stat`.

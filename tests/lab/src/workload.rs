@@ -347,7 +347,12 @@ impl Ends<'_> {
     }
 
     /// A fresh socket in the client's namespace, bound to the way's device.
-    fn client_socket(&self, domain: Domain, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    pub fn client_socket(
+        &self,
+        domain: Domain,
+        kind: Type,
+        protocol: Protocol,
+    ) -> io::Result<Socket> {
         self.client.run(|| {
             let socket = Socket::new(domain, kind, Some(protocol))?;
             if let Some(device) = &self.way.device {
@@ -358,7 +363,7 @@ impl Ends<'_> {
     }
 
     /// A fresh socket in the host's namespace, bound to every address and a free port.
-    fn host_socket(
+    pub fn host_socket(
         &self,
         ipv6: bool,
         kind: Type,

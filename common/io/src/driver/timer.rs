@@ -4,6 +4,10 @@
 //! sends nine datagrams: pacing would go out in clumps. On Linux the kernel's
 //! timerfd is used, which wakes within tens of microseconds, on the same clock as
 //! the daemon's, so that it also fires at once after the machine slept.
+//!
+//! Under load the moment to wake at moves on with every turn of the loop, mostly before it has
+//! come. So the kernel is told when the moment comes nearer; when it has moved away, the timer
+//! fires at the old one, sets itself anew, and nobody notices.
 
 #[cfg(target_os = "linux")]
 pub(super) use linux::Timer;
@@ -29,6 +33,9 @@ mod linux {
     pub(in crate::driver) struct Timer {
         fd: AsyncFd<OwnedFd>,
         clock: Clock,
+        /// When to wake.
+        wanted: Option<Time>,
+        /// When the kernel does.
         armed: Option<Time>,
     }
 
@@ -48,17 +55,24 @@ mod linux {
             Ok(Timer {
                 fd,
                 clock,
+                wanted: None,
                 armed: None,
             })
         }
 
         /// Sets the moment to wake at; `None` is never.
         pub(in crate::driver) fn set(&mut self, at: Option<Time>) -> io::Result<()> {
-            if self.armed == at {
-                return Ok(());
+            self.wanted = at;
+            match at {
+                Some(at) if self.armed.is_none_or(|armed| at < armed) => self.arm(at),
+                _ => Ok(()),
             }
-            // All zeros disarm it; a moment of zero cannot be meant, as the machine has booted.
-            let nanos = at.map_or(0, |at| self.clock.boottime_nanos(at).max(1));
+        }
+
+        fn arm(&mut self, at: Time) -> io::Result<()> {
+            // All zeros would disarm it; a moment of zero cannot be meant, as the machine has
+            // booted.
+            let nanos = self.clock.boottime_nanos(at).max(1);
             let setting = libc::itimerspec {
                 it_interval: libc::timespec {
                     tv_sec: 0,
@@ -81,7 +95,7 @@ mod linux {
             if result != 0 {
                 return Err(io::Error::last_os_error());
             }
-            self.armed = at;
+            self.armed = Some(at);
             Ok(())
         }
 
@@ -102,7 +116,17 @@ mod linux {
                 match read {
                     Ok(()) => {
                         self.armed = None;
-                        return true;
+                        let wanted = self.wanted;
+                        match wanted {
+                            // If it cannot be set, waking now is the safe side.
+                            Some(at) if at > self.clock.now() && self.arm(at).is_ok() => {}
+                            // The moment that it was set to is no longer wanted at all.
+                            None => {}
+                            Some(_) => {
+                                self.wanted = None;
+                                return true;
+                            }
+                        }
                     }
                     // Set anew since the runtime saw it: ask again, which leaves word to be woken.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -512,19 +512,27 @@ impl Bond {
         })
     }
 
-    /// When a path with something to send may send again.
+    /// When a path with something to send may send again. Bulk waits until a train may leave:
+    /// waking for each packet costs more than the packet does. Nothing else waits for company.
     pub(super) fn pace_due(&self, now: Time) -> Option<Time> {
-        let waiting = !self.retransmits.is_empty()
-            || self.queue.has(Class::Bulk)
+        let urgent = !self.retransmits.is_empty()
             || self.queue.has(Class::Interactive)
             || self.queue.has(Class::Realtime);
+        let bulk = self.queue.has(Class::Bulk);
         let trial = self.order.trial.filter(|&i| i < self.paths.len());
         let trial = trial.filter(|&i| self.fresh_for_trial(i) > 0);
         let usable = self.order.usable.iter();
         usable
-            .filter(|v| !v.full && (waiting || trial == Some(v.index)))
-            .filter_map(|v| self.paths.get(v.index).map(|p| p.next_send()))
-            .filter(|&at| at > now)
+            .filter(|v| !v.full && (urgent || bulk || trial == Some(v.index)))
+            .filter_map(|v| self.paths.get(v.index))
+            .filter(|p| p.next_send() > now)
+            .map(|p| {
+                if urgent {
+                    p.next_send()
+                } else {
+                    p.next_train()
+                }
+            })
             .min()
     }
 }

@@ -1,0 +1,164 @@
+//! Each step of a packet's way, in instructions, compared with the limits in
+//! `instructions.txt`.
+//!
+//! A step is done a number of times and twice that number of times, each in a process of its own
+//! under a counter, and the difference is divided: what the process needs to start falls out.
+//! The counter is the processor's own (`perf stat`) where it may be read, which in most virtual
+//! machines it may not, else `valgrind`. Where there is neither, this says so and ends well.
+//!
+//! How many instructions cryptography takes depends on the processor's abilities, so the limits
+//! of steps that seal or open leave more room than the others'.
+//!
+//! `cargo bench -p marline-bench --bench instructions [-- --write]`
+
+use std::process::{Command, ExitCode, Stdio};
+
+use marline_bench::steps;
+
+const LIMITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt");
+/// What `--write` adds to what was counted: compilers differ a little.
+const ROOM: f64 = 1.2;
+/// The same where other processors take other code.
+const ROOM_SEALED: f64 = 2.0;
+
+enum Counter {
+    Perf,
+    Valgrind,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [option, name, times, ..] = &arguments[..]
+        && option == "--step"
+    {
+        do_step(name, times.parse().expect("a number"));
+        return ExitCode::SUCCESS;
+    }
+    let Some(counter) = find_counter() else {
+        println!(
+            "instructions are not counted: this machine does not show its counters to perf, and \
+             there is no valgrind (Debian package valgrind)"
+        );
+        return ExitCode::SUCCESS;
+    };
+    let limits = limits();
+    let mut exceeded = 0;
+    let mut lines = String::from("# Instructions per call, at most. Written by --write.\n");
+    println!("{:>10} {:>10}  step", "counted", "limit");
+    for name in steps::names() {
+        let times = if sealed(name) { 500 } else { 20_000 };
+        let (Some(once), Some(twice)) = (
+            count(&counter, name, times),
+            count(&counter, name, 2 * times),
+        ) else {
+            println!("{:>10} {:>10}  {name}", "failed", "");
+            exceeded += 1;
+            continue;
+        };
+        let counted = twice.saturating_sub(once) as f64 / times as f64;
+        let limit = limits.iter().find(|(known, _)| known == name);
+        let limit = limit.map(|(_, limit)| *limit);
+        let verdict = if limit.is_some_and(|limit| counted > limit) {
+            exceeded += 1;
+            "  too many"
+        } else {
+            ""
+        };
+        let shown = limit.map_or(String::from("none"), |limit| format!("{limit:.0}"));
+        println!("{counted:>10.0} {shown:>10}  {name}{verdict}");
+        let room = if sealed(name) { ROOM_SEALED } else { ROOM };
+        lines += &format!("{:.0} {name}\n", counted * room + 2.0);
+    }
+    if arguments.iter().any(|argument| argument == "--write") {
+        std::fs::write(LIMITS, lines).expect("the limits can be written");
+        return ExitCode::SUCCESS;
+    }
+    if exceeded > 0 {
+        println!(
+            "{exceeded} step(s) take more than their limit: make them cheaper, or say in the \
+             commit why they must cost more and write new limits (-- --write)"
+        );
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Whether cryptography is part of the step.
+fn sealed(name: &str) -> bool {
+    name.contains("seal") || name.contains("bond")
+}
+
+fn do_step(name: &str, times: usize) {
+    let mut step = steps::named(name).expect("a step of this name");
+    for _ in 0..times {
+        step();
+    }
+}
+
+fn find_counter() -> Option<Counter> {
+    let perf = Command::new("perf")
+        .args(["stat", "-x", ",", "-e", "instructions:u", "true"])
+        .output();
+    if perf.is_ok_and(|output| perf_count(&String::from_utf8_lossy(&output.stderr)).is_some()) {
+        return Some(Counter::Perf);
+    }
+    let valgrind = Command::new("valgrind")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    valgrind
+        .is_ok_and(|status| status.success())
+        .then_some(Counter::Valgrind)
+}
+
+/// Instructions of a process that does a step so many times.
+fn count(counter: &Counter, name: &str, times: usize) -> Option<u64> {
+    let own = std::env::current_exe().ok()?;
+    let mut command = match counter {
+        Counter::Perf => {
+            let mut perf = Command::new("perf");
+            perf.args(["stat", "-x", ",", "-e", "instructions:u"]);
+            perf
+        }
+        Counter::Valgrind => {
+            let mut valgrind = Command::new("valgrind");
+            // Of its tools the one that says how many instructions there were and does little
+            // else.
+            valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+            valgrind
+        }
+    };
+    let output = command
+        .arg(own)
+        .args(["--step", name, &times.to_string()])
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    match counter {
+        Counter::Perf => perf_count(&said),
+        // "==123== Collected : 456"
+        Counter::Valgrind => said
+            .lines()
+            .find_map(|line| line.split_once("Collected :"))
+            .and_then(|(_, number)| number.trim().parse().ok()),
+    }
+}
+
+/// The count in what `perf stat -x ,` says; none where there is no counter.
+fn perf_count(said: &str) -> Option<u64> {
+    said.lines()
+        .filter(|line| line.contains("instructions"))
+        .find_map(|line| line.split(',').next()?.parse().ok())
+}
+
+fn limits() -> Vec<(String, f64)> {
+    let text = std::fs::read_to_string(LIMITS).unwrap_or_default();
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| {
+            let (limit, name) = line.split_once(' ')?;
+            Some((name.to_owned(), limit.parse().ok()?))
+        })
+        .collect()
+}

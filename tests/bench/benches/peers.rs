@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use marline_bench::pair::{MTU, udp_packet};
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Event, Mode, PeerConfig, Role, ServerConfig,
+    Arrival, ClientConfig, Command, Endpoint, Event, Modes, PeerConfig, Role, ServerConfig,
     SocketId, Time, public_key,
 };
 
@@ -115,7 +115,7 @@ impl Town {
                 let config = ClientConfig {
                     secret: secret(number),
                     server: public_key(&SERVER),
-                    mode: Mode::Aggregate,
+                    modes: Modes::default(),
                     mtu: MTU,
                 };
                 let mut client = Endpoint::client(config, secret(number + 1_000_000), now);

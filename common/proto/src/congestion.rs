@@ -50,8 +50,6 @@ const USED: f64 = 0.8;
 const FULL_PIPE_ROUNDS: u32 = 3;
 /// Half of the time a base delay is believed.
 const BASE_BUCKET: Duration = Duration::from_secs(5);
-/// Above this the delay of the path jitters, and a single look at it says little.
-const NOISY_MS: f64 = 2.0;
 /// Acknowledgements may come this late without stopping the path.
 const ACK_SLACK: Duration = Duration::from_millis(25);
 
@@ -231,7 +229,7 @@ impl RateController {
 
     /// Whether a single look at the delay says little.
     fn is_noisy(&self) -> bool {
-        self.delay.noise_ms() > NOISY_MS + self.packet_ms()
+        self.delay.is_noisy(self.packet_ms())
     }
 
     /// The queue that is aimed at, milliseconds.
@@ -250,7 +248,12 @@ impl RateController {
         self.round_acked += s.acked;
         self.round_lost += s.lost;
         let target = self.target_ms(s.rtt_min);
-        let low = 0.4 * target;
+        // On a link that jitters a part of what is seen is always there.
+        let low = if self.is_noisy() {
+            target
+        } else {
+            0.4 * target
+        };
         let busy = self.queue_ms() > low;
         match (busy, self.busy_since_us) {
             (true, None) => self.busy_since_us = Some(self.delivery.clock_us()),
@@ -310,7 +313,10 @@ impl RateController {
             self.growth = GROWTH_MIN;
         }
         if queue > low {
-            let (span, settle) = if queue > high {
+            let (span, settle) = if self.is_noisy() {
+                // What arrives in a short span is a matter of luck.
+                (200_000, 0.2)
+            } else if queue > high {
                 (20_000, 0.02)
             } else {
                 (60_000, 0.1)

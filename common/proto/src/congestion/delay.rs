@@ -6,11 +6,13 @@
 //! shrinks, but never stands still), and a delay that stays high though less
 //! was sent for long enough. Either way the base is taken anew.
 //!
-//! On a link that jitters the lowest delay of ten seconds is a rare one, and
-//! what usually lies above it is no queue. Such a link is looked at through an
-//! average, and what remains when the queue was let run empty is a floor from
-//! which the queue is counted, until the delay falls below it.
+//! On a link that jitters a single delay says nothing, and the lowest of ten
+//! seconds is a rare one. Such a link is looked at through the lowest delay of a
+//! window: many packets, of which some were not held up. What still remains when
+//! the queue was let run empty is a floor from which the queue is counted, until
+//! the delay falls below it.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::{BASE_BUCKET, RateSample};
@@ -20,10 +22,14 @@ use crate::time::Time;
 /// A leap of the delay from one acknowledgement to the next, ms.
 const LEAP_MS: f64 = 4.0;
 
-/// Noise below this needs no smoothing.
-const QUIET_MS: f64 = 1.0;
-/// A larger change is not noise but an event.
-const NOISE_JUMP_MS: f64 = 12.0;
+/// Acknowledgements over which the noise is averaged.
+const NOISE_LOOKS: f64 = 64.0;
+/// Noise up to this, and a packet's time on the link, is what trains of packets make on any link.
+const QUIET_MS: f64 = 1.1;
+/// Over how long the lowest delay is taken on a link that jitters: some hundred packets.
+const WINDOW: Duration = Duration::from_millis(300);
+/// What one look may add.
+const NOISE_MAX_MS: f64 = 30.0;
 
 /// Base delay, queue, noise, and the watch over all three.
 #[derive(Debug)]
@@ -32,12 +38,16 @@ pub(super) struct Delay {
     base_now: Option<i32>,
     base_before: Option<i32>,
     base_since: Time,
+    last_ms: f64,
+    last_jump_ms: f64,
+    recent: VecDeque<(Time, f64)>,
     excess_ms: f64,
     floor_ms: f64,
     queue_ms: f64,
     leap_ms: f64,
     leaps: u32,
     noise_ms: f64,
+    looks: f64,
     high: Option<(Time, f64, f64)>,
     step: Option<(Time, f64)>,
 }
@@ -50,12 +60,16 @@ impl Delay {
             base_now: None,
             base_before: None,
             base_since: now,
+            last_ms: 0.0,
+            last_jump_ms: 0.0,
+            recent: VecDeque::new(),
             excess_ms: 0.0,
             floor_ms: 0.0,
             queue_ms: 0.0,
             leap_ms: 0.0,
             leaps: 0,
             noise_ms: 0.0,
+            looks: 4.0,
             high: None,
             step: None,
         }
@@ -100,17 +114,52 @@ impl Delay {
         self.base_now = Some(self.base_now.map_or(delay, |b| b.min(delay)));
         let base = self.base_offset().unwrap_or(delay);
         let excess = stamp::millis(delay - base);
-        self.leap_ms = excess - self.excess_ms;
-        let jump = self.leap_ms.abs();
-        if jump < NOISE_JUMP_MS {
-            self.noise_ms += (jump - self.noise_ms) / 64.0;
-        }
-        // The noisier, the more acknowledgements it takes to see the queue.
-        self.excess_ms += self.leap_ms / (1.0 + (self.noise_ms - QUIET_MS - packet_ms).max(0.0));
+        self.note_noise(excess);
+        let lowest = self.lowest_of_late(now, excess, packet_ms);
+        self.leap_ms = lowest - self.excess_ms;
+        self.excess_ms = lowest;
         if self.excess_ms < self.floor_ms {
             self.floor_ms += (self.excess_ms - self.floor_ms) / 8.0;
         }
         self.queue_ms = (self.excess_ms - self.floor_ms).max(0.0);
+    }
+
+    /// Noise goes up and down again; a queue that fills or drains keeps its direction.
+    fn note_noise(&mut self, excess: f64) {
+        let jump = excess - self.last_ms;
+        let turns = jump * self.last_jump_ms < 0.0;
+        let noise = if turns {
+            2.0 * jump.abs().min(self.last_jump_ms.abs())
+        } else {
+            0.0
+        };
+        (self.last_ms, self.last_jump_ms) = (excess, jump);
+        // The first looks count more, or a start would take noise for a queue.
+        self.looks = (self.looks + 1.0).min(NOISE_LOOKS);
+        self.noise_ms += (noise.min(NOISE_MAX_MS) - self.noise_ms) / self.looks;
+    }
+
+    /// Whether a single look at the delay says little. One packet takes `packet_ms` on the link.
+    pub fn is_noisy(&self, packet_ms: f64) -> bool {
+        self.noise_ms > QUIET_MS + packet_ms
+    }
+
+    /// The lowest excess of the window, if the link asks for one.
+    fn lowest_of_late(&mut self, now: Time, excess: f64, packet_ms: f64) -> f64 {
+        let window = if self.is_noisy(packet_ms) {
+            WINDOW
+        } else {
+            Duration::ZERO
+        };
+        // What a later one undercuts can never be the lowest again.
+        while self.recent.back().is_some_and(|r| r.1 >= excess) {
+            self.recent.pop_back();
+        }
+        self.recent.push_back((now, excess));
+        while self.recent.front().is_some_and(|r| now.since(r.0) > window) {
+            self.recent.pop_front();
+        }
+        self.recent.front().map_or(excess, |r| r.1)
     }
 
     /// No more than `left` ms of what is taken for a queue is one.
@@ -171,6 +220,7 @@ impl Delay {
         self.base_now = None;
         self.base_before = None;
         self.base_since = now;
+        self.recent.clear();
         self.floor_ms = 0.0;
         self.high = None;
         self.step = None;

@@ -107,9 +107,10 @@ fn a_page_does_not_wait_for_its_lost_end() {
         })
     };
     let report = play(&Plan::new("pages", 60.0, uplinks, vec![pages]));
-    // Without loss 96 ms; a timeout of the inner sender takes 200 ms more.
+    // Without loss 96 ms; a timeout of the inner sender takes 200 ms more, so that is what three pages in a
+    // hundred take without copies.
     let [_, _, p99] = report.flows[0]
         .percentiles_ms
         .expect("pages have durations");
-    assert!(p99 <= 200.0, "{}", report.text());
+    assert!(p99 <= 250.0, "{}", report.text());
 }

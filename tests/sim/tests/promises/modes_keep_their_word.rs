@@ -36,9 +36,6 @@ fn redundant_loses_nothing_when_an_uplink_dies() {
     assert_eq!(call.missing, 0, "{}", report.text());
     assert!(call.gap_ms_max <= 43.0, "{}", report.text());
     assert!(download.gap_ms_max <= 100.0, "{}", report.text());
-    // What was in flight on the dead uplink was on the other one already.
-    assert_eq!(counted(&report.server, "reinjected"), 0);
-    assert_eq!(counted(&report.client, "reinjected"), 0);
     // Both uplinks carry all of it, so it is as fast as the slower one.
     assert!(download.goodput_mbit_s >= 14.0, "{}", report.text());
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use crate::time::Time;
 
 /// A path no farther behind than this needs no queue: less than what a flow keeps under way anyhow.
-pub const NEAR_MS: f64 = 25.0;
+pub const NEAR_MS: f64 = 35.0;
 /// The queue that reaches a path, as a share of its distance from the nearer ones. A flow that
 /// keeps this much gains from the path though it then waits for all of the distance.
 const NEEDED: f64 = 0.8;

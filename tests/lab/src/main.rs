@@ -6,7 +6,7 @@
 //! makes figures of what arrived ([`session`]). Scenarios are files ([`scenario`]); results are
 //! plain data ([`results`]), shown by [`report`]. What Marline promises beside speed is proved
 //! with programs that everybody has ([`check`]), and what it costs on the wire is taken from its
-//! own counters ([`wire`]); what its data plane can do without any limit on the links, [`bench`]
+//! own counters ([`wire`]); what its data plane can do without any limit on the links, [`mod@bench`]
 //! tells.
 //!
 //! ```text

@@ -383,6 +383,7 @@ impl Bond {
             slot,
             ordered,
             worth,
+            again,
         } = admitted;
         let queued = Queued {
             packet,
@@ -390,6 +391,7 @@ impl Bond {
             ordered,
             ecn: info.ecn,
             worth,
+            again,
         };
         self.queue
             .push(&mut self.flows, slot, queued, &mut self.dropped);

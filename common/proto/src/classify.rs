@@ -147,6 +147,7 @@ mod tests {
         PacketInfo {
             key,
             transport,
+            tcp_end: None,
             dscp,
             ecn: 0,
             len: 100,

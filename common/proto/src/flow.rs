@@ -31,6 +31,8 @@ pub struct Queued {
     pub ecn: u8,
     /// What a second copy of it is worth.
     pub worth: Worth,
+    /// Its sender sent it before: everything behind it waits for it.
+    pub again: bool,
 }
 
 /// What became of a packet that was sorted.
@@ -42,6 +44,8 @@ pub struct Admitted {
     pub ordered: bool,
     /// What a second copy of it is worth.
     pub worth: Worth,
+    /// Its sender sent it before.
+    pub again: bool,
 }
 
 /// Where a flow stands in the queue's rounds.
@@ -70,6 +74,9 @@ pub struct Flow {
     last_seen: Time,
     /// Packets that wait.
     pub queue: VecDeque<Queued>,
+    /// How many at the front of the queue overtook the others.
+    pub overtakers: usize,
+    tcp_end: Option<u32>,
     /// Their bytes.
     pub queue_bytes: usize,
     /// Drop decisions for its queue.
@@ -108,6 +115,8 @@ impl Flow {
             window_bytes: 0,
             last_seen: now,
             queue: VecDeque::new(),
+            overtakers: 0,
+            tcp_end: None,
             queue_bytes: 0,
             codel: Codel::default(),
             deficit: 0,
@@ -153,6 +162,19 @@ impl Flow {
         };
         self.class = classify(packet, &behaviour);
         worth(packet, &behaviour, self.class)
+    }
+
+    /// Whether a TCP segment lies before one that came earlier: its sender sends it again, or it was overtaken.
+    fn is_again(&mut self, end: u32) -> bool {
+        /// Farther back it is another connection.
+        const WINDOW: u32 = 1 << 30;
+        match self.tcp_end {
+            Some(highest) if highest.wrapping_sub(end) < WINDOW => true,
+            _ => {
+                self.tcp_end = Some(end);
+                false
+            }
+        }
     }
 
     /// Its rate over the last half second, bytes per second.
@@ -233,6 +255,7 @@ impl FlowTable {
             slot,
             ordered: flow.is_ordered(packet),
             worth,
+            again: packet.tcp_end.is_some_and(|end| flow.is_again(end)),
         })
     }
 
@@ -306,6 +329,7 @@ mod tests {
         PacketInfo {
             key,
             transport: Transport::Udp,
+            tcp_end: None,
             dscp: 0,
             ecn: 0,
             len,

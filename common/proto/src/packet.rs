@@ -45,6 +45,8 @@ pub struct PacketInfo {
     pub key: FlowKey,
     /// Its transport.
     pub transport: Transport,
+    /// Sequence number behind the last byte of a TCP segment that carries data.
+    pub tcp_end: Option<u32>,
     /// Differentiated services code point.
     pub dscp: u8,
     /// ECN field: 0 not capable, 1 ECT(1), 2 ECT(0), 3 CE.
@@ -104,8 +106,8 @@ pub fn inspect(bytes: &[u8]) -> Option<PacketInfo> {
         }
     };
     let payload = ip.payload();
-    let (transport, ports) = if payload.fragmented {
-        (Transport::Fragment, (0, 0))
+    let (transport, ports, tcp_end) = if payload.fragmented {
+        (Transport::Fragment, (0, 0), None)
     } else {
         transport_of(payload.ip_number, payload.payload)
     };
@@ -118,26 +120,33 @@ pub fn inspect(bytes: &[u8]) -> Option<PacketInfo> {
     Some(PacketInfo {
         key,
         transport,
+        tcp_end,
         dscp,
         ecn,
         len: bytes.len(),
     })
 }
 
-fn transport_of(number: IpNumber, payload: &[u8]) -> (Transport, (u16, u16)) {
+fn transport_of(number: IpNumber, payload: &[u8]) -> (Transport, (u16, u16), Option<u32>) {
     match number {
         IpNumber::TCP => match TcpSlice::from_slice(payload) {
             Ok(tcp) => {
                 let control = tcp.syn() || tcp.fin() || tcp.rst();
-                let pure_ack = !control && tcp.payload().is_empty();
+                let len = tcp.payload().len();
+                let pure_ack = !control && len == 0;
                 let ports = (tcp.source_port(), tcp.destination_port());
-                (Transport::Tcp { control, pure_ack }, ports)
+                let end = (len > 0).then(|| tcp.sequence_number().wrapping_add(len as u32));
+                (Transport::Tcp { control, pure_ack }, ports, end)
             }
-            Err(_) => (Transport::Other, (0, 0)),
+            Err(_) => (Transport::Other, (0, 0), None),
         },
         IpNumber::UDP => match UdpSlice::from_slice_lax(payload) {
-            Ok(udp) => (Transport::Udp, (udp.source_port(), udp.destination_port())),
-            Err(_) => (Transport::Other, (0, 0)),
+            Ok(udp) => (
+                Transport::Udp,
+                (udp.source_port(), udp.destination_port()),
+                None,
+            ),
+            Err(_) => (Transport::Other, (0, 0), None),
         },
         IpNumber::ICMP | IpNumber::IPV6_ICMP => {
             // Bytes 4 and 5 are the identifier of an echo; for other messages
@@ -145,9 +154,9 @@ fn transport_of(number: IpNumber, payload: &[u8]) -> (Transport, (u16, u16)) {
             let id = payload
                 .get(4..6)
                 .map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
-            (Transport::Icmp, (id, id))
+            (Transport::Icmp, (id, id), None)
         }
-        _ => (Transport::Other, (0, 0)),
+        _ => (Transport::Other, (0, 0), None),
     }
 }
 

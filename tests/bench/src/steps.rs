@@ -118,6 +118,7 @@ fn queue() -> Step {
             ordered: true,
             ecn: 0,
             worth: Worth::Nothing,
+            again: false,
         };
         queue.push(&mut flows, slot, queued, &mut dropped);
         let popped = queue.pop(now, &mut flows, Class::Bulk, |_| true, &mut dropped);

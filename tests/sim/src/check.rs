@@ -3,8 +3,9 @@
 //! * Nothing is invented: each packet that comes out was sent, byte for byte.
 //! * Nothing comes out twice. (An end that was restarted has forgotten what it
 //!   delivered; what was on its way at that moment is not judged.)
-//! * TCP data comes out in the order it went in, except where the receiving half
-//!   gave up a hole and said so in its counters.
+//! * TCP data comes out in the order it went in, except what its sender sends
+//!   again, which may overtake, and where the receiving half gave up a hole and said
+//!   so in its counters.
 //! * Queues and buffers keep within their bounds.
 //! * While at least one uplink works, pings are answered.
 //! * Time goes on: nobody wants to be woken at the same moment for ever.

@@ -130,7 +130,7 @@ pub struct Faults {
     pub invented: u64,
     /// Packets delivered more than once.
     pub twice: u64,
-    /// TCP data delivered after data of the same flow that was sent later.
+    /// TCP data delivered after data of the same flow that was sent later, both for the first time.
     pub out_of_order: u64,
 }
 
@@ -213,6 +213,8 @@ struct Entry {
     sent: Nanos,
     /// Its place among the packets of its flow and direction.
     order: u64,
+    /// The inner sender had sent this data before. It may overtake: everything behind it waits for it.
+    again: bool,
     content: Content,
     arrived: bool,
 }
@@ -240,6 +242,8 @@ struct Flow {
     order: [u64; 2],
     /// The latest data that arrived, by its order.
     last_arrived: [Option<u64>; 2],
+    /// Segments sent so far from the client and from the host, without those sent again.
+    segments: [u64; 2],
     role: Role,
 }
 
@@ -450,6 +454,7 @@ impl Traffic {
             return;
         };
         let (id, order, sent) = (entry.flow, entry.order, entry.sent);
+        let again = entry.again;
         let content = entry.content.clone();
         let judged = sent >= self.amnesty_before;
         if std::mem::replace(&mut entry.arrived, true) {
@@ -458,7 +463,7 @@ impl Traffic {
         }
         let flow = &mut self.flows[id];
         flow.stats.arrived += 1;
-        if matches!(content, Content::Segment { .. }) {
+        if matches!(content, Content::Segment { .. }) && !again {
             let last = &mut flow.last_arrived[index(side)];
             self.faults.out_of_order += u64::from(judged && *last > Some(order));
             *last = (*last).max(Some(order));
@@ -558,6 +563,7 @@ impl Traffic {
             number: 0,
             order: [0, 0],
             last_arrived: [None, None],
+            segments: [0, 0],
             role,
         });
     }
@@ -567,6 +573,12 @@ impl Traffic {
         flow.stats.sent += 1;
         let order = flow.order[index(from)];
         flow.order[index(from)] += 1;
+        let mut again = false;
+        if let Content::Segment { seq, .. } = content {
+            let segments = &mut flow.segments[index(from)];
+            again = seq < *segments;
+            *segments = (*segments).max(seq + 1);
+        }
         let key = fingerprint(&packet);
         let to = from.other();
         let entry = Entry {
@@ -574,6 +586,7 @@ impl Traffic {
             to,
             sent: now,
             order,
+            again,
             content,
             arrived: false,
         };

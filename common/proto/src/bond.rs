@@ -1,19 +1,24 @@
 //! A bond: all paths between one client and one server, seen as one pipe.
 //!
-//! This file holds the parts and calls them in order; the parts decide. Four
-//! sides of it live in files of their own:
+//! This file holds the parts and calls them in order; the parts decide. Its
+//! sides live in files of their own:
 //!
 //! * [`transmit`]: what is sent next, and over which path;
 //! * [`copies`]: what is sent twice;
+//! * [`trial`]: copies that find the rate of a path;
 //! * [`receive`]: what a datagram means;
-//! * [`greet`]: who the other side is, and whether it started anew.
+//! * [`silence`]: what is said of a path that brings nothing any more;
+//! * [`greet`]: who the other side is, and whether it started anew;
+//! * [`picture`]: all of it as figures.
 //!
 //! A packet that comes from the TUN is only sorted and queued here. It gets a
 //! path in `poll_transmit`, when that path can take it.
 
 mod copies;
 mod greet;
+mod picture;
 mod receive;
+mod silence;
 mod transmit;
 mod trial;
 
@@ -37,12 +42,13 @@ use crate::reorder::Reorder;
 use crate::schedule::{self, Order, PathView};
 use crate::session::Session;
 use crate::squeeze::{Restorer, Squeezer};
-use crate::stats::{BondSnapshot, PathState};
+use crate::stats::PathState;
 use crate::store::{PacketKey, Store};
 use crate::tiers::Tiers;
 use crate::time::Time;
 use copies::Copies;
 use transmit::Pick;
+use trial::Recent;
 
 /// Inner traffic within this time means that the bond is in use.
 const BUSY: Duration = Duration::from_secs(5);
@@ -97,8 +103,7 @@ pub struct Bond {
     store: Store,
     retransmits: VecDeque<PacketKey>,
     copies: Copies,
-    recent: VecDeque<PacketKey>,
-    recent_count: u64,
+    recent: Recent,
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
     latency: Latency,
@@ -170,8 +175,7 @@ impl Bond {
             store: Store::default(),
             retransmits: VecDeque::new(),
             copies: Copies::default(),
-            recent: VecDeque::new(),
-            recent_count: 0,
+            recent: Recent::default(),
             stashed: None,
             reorder: Reorder::default(),
             latency: Latency::default(),
@@ -576,56 +580,6 @@ impl Bond {
             }
     }
 
-    /// Tells the sender, over other paths, that a path fell silent in mid-stream.
-    fn report_silence(&mut self, now: Time) {
-        for i in 0..self.paths.len() {
-            let received = &mut self.paths[i].received;
-            if received.silence_at().is_none_or(|at| at > now) {
-                continue;
-            }
-            received.silence_reported();
-            let latest = received.latest();
-            self.say_silent(self.paths[i].tag, latest);
-        }
-    }
-
-    /// Tells the other side, over other paths, that nothing arrives over one any more. It hears of it sooner than it
-    /// can find out.
-    fn say_silent(&mut self, path: u8, latest: Option<(u32, u64)>) {
-        let Some((_, largest)) = latest else { return };
-        let say = Control::Silent {
-            path,
-            largest: largest as u32,
-        };
-        let others = self.others_to_tell(path);
-        self.counters.silences += u64::from(!others.is_empty());
-        for j in others {
-            self.paths[j].say(MessageContent::Control(say.clone()));
-        }
-    }
-
-    /// A path is down. Acknowledgements for the others may have been on their way over it, so theirs may be late
-    /// without a fault of their own.
-    fn excuse_others(&mut self, now: Time) {
-        for path in self.paths.iter_mut().filter(|p| p.health.is_active()) {
-            path.health.excuse(now, &path.rtt);
-        }
-    }
-
-    /// The two best other paths; in `handover` the one that stands by.
-    fn others_to_tell(&self, silent: u8) -> Vec<usize> {
-        let other = |j: &usize| self.paths[*j].tag != silent;
-        let mut others: Vec<usize> = self.best_paths().filter(other).collect();
-        if others.is_empty() {
-            others.extend((0..self.paths.len()).filter(other).filter(|&j| {
-                let path = &self.paths[j];
-                path.health.is_active() && path.session.is_established()
-            }));
-        }
-        others.truncate(2);
-        others
-    }
-
     /// Active paths, the quickest first, as of the last scheduling.
     fn best_paths(&self) -> impl Iterator<Item = usize> + '_ {
         self.order.usable.iter().map(|v| v.index).filter(|&i| {
@@ -706,60 +660,6 @@ impl Bond {
         let lossy = self.paths.iter().any(Path::is_lossy);
         let repair = lossy.then(|| self.repair_time() / 2);
         self.latency.update(now, &self.order, repair);
-    }
-
-    /// A picture of it.
-    pub fn snapshot(&self, peer: String) -> BondSnapshot {
-        let c = &self.counters;
-        let r = &self.reorder.counters;
-        let counters = [
-            ("retransmitted", c.retransmitted),
-            ("reinjected", c.reinjected),
-            ("duplicated", c.duplicated),
-            ("first_bytes", c.first_bytes),
-            ("retransmitted_bytes", c.retransmitted_bytes),
-            ("duplicated_bytes", c.duplicated_bytes),
-            ("duplicates_refused", self.copies.refused),
-            ("copies_received", c.copies_received),
-            ("copies_first", c.copies_first),
-            ("given_up", c.given_up),
-            ("acks_sent", c.acks_sent),
-            ("ack_bytes", c.ack_bytes),
-            ("peer_restarts", c.peer_restarts),
-            ("silences_reported", c.silences),
-            ("squeezed", c.squeezed),
-            ("skipped_late", r.skipped_late),
-            ("skipped_by_peer", r.skipped_by_peer),
-            ("skipped_full", r.skipped_full),
-            ("delivered_late", r.late),
-            ("duplicates_received", r.duplicates),
-            ("packets_under_way", self.store.count() as u64),
-        ];
-        BondSnapshot {
-            name: self.peer.name.clone(),
-            peer,
-            addresses: self.peer_addresses().collect(),
-            up: self.up,
-            modes: self.modes,
-            mtu: self.mtu,
-            paths: self.paths.iter().map(Path::snapshot).collect(),
-            packets_in: c.packets_in,
-            bytes_in: c.bytes_in,
-            packets_out: c.packets_out,
-            bytes_out: c.bytes_out,
-            flows: self.flows.count() as u64,
-            queue_bytes: self.queue.bytes() as u64,
-            held_packets: self.reorder.held() as u64,
-            drops: self
-                .drops
-                .iter()
-                .map(|(&k, &v)| (k.to_owned(), v))
-                .collect(),
-            counters: counters
-                .into_iter()
-                .map(|(k, v)| (k.to_owned(), v))
-                .collect(),
-        }
     }
 
     fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {

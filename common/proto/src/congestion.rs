@@ -234,9 +234,8 @@ impl RateController {
 
     /// The queue that is aimed at, milliseconds.
     fn target_ms(&self, rtt_min: Duration) -> f64 {
-        let packet_ms = 1_500.0 / self.capacity.max(FLOOR) * 1e3;
         (rtt_min.as_secs_f64() * 1e3 / 20.0).clamp(2.5, 6.0)
-            + packet_ms
+            + self.packet_ms()
             + self.delay.noise_ms().min(10.0)
     }
 

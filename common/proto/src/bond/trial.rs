@@ -4,6 +4,8 @@
 //! path is remembered for a moment; when nothing else is to be sent, the path on
 //! trial gets a copy of it.
 
+use std::collections::VecDeque;
+
 use super::Bond;
 use super::transmit::{Pick, wants_more};
 use crate::classify::Class;
@@ -12,6 +14,34 @@ use crate::time::Time;
 
 /// Packets that are remembered: a train for each round of the driver.
 const RECENT: usize = 64;
+
+/// What was sent of late, for a path on trial.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    keys: VecDeque<PacketKey>,
+    /// How many there ever were.
+    count: u64,
+}
+
+impl Recent {
+    /// Forgets the packets.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+    }
+
+    fn push(&mut self, key: PacketKey) {
+        if self.keys.len() >= RECENT {
+            self.keys.pop_front();
+        }
+        self.keys.push_back(key);
+        self.count += 1;
+    }
+
+    /// How many came after the first `copied`.
+    fn fresh(&self, copied: u64) -> usize {
+        self.keys.len().min((self.count - copied) as usize)
+    }
+}
 
 impl Bond {
     /// A copy of something recent, for the path that is on trial.
@@ -22,8 +52,8 @@ impl Bond {
         }
         while let fresh @ 1.. = self.fresh_for_trial(index) {
             let path = &mut self.paths[index];
-            path.trial.copied = self.recent_count - fresh as u64 + 1;
-            let key = self.recent[self.recent.len() - fresh];
+            path.trial.copied = self.recent.count - fresh as u64 + 1;
+            let key = self.recent.keys[self.recent.keys.len() - fresh];
             if self.store.get_mut(key).is_some() {
                 path.trial.started(now, path.rtt.smoothed());
                 return Some((path.tag, Pick::Copy(key)));
@@ -34,8 +64,7 @@ impl Bond {
 
     /// How many of the recent packets have not been copied to the path on trial.
     pub(super) fn fresh_for_trial(&self, index: usize) -> usize {
-        let fresh = self.recent_count - self.paths[index].trial.copied;
-        self.recent.len().min(fresh as usize)
+        self.recent.fresh(self.paths[index].trial.copied)
     }
 
     /// Remembers what a flow that asks for more than the best path has sent, for a path on trial.
@@ -47,10 +76,6 @@ impl Bond {
         if !asks || self.order.trial.is_none() {
             return;
         }
-        if self.recent.len() >= RECENT {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(key);
-        self.recent_count += 1;
+        self.recent.push(key);
     }
 }

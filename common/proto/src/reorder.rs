@@ -16,6 +16,13 @@
 //! The timer alone would be wrong both ways, too short for unequal paths and
 //! too long for a loss; so the evidence decides and the cap is the backstop.
 //!
+//! What piled up behind a hole does not leave in one lump when that would do harm: the
+//! buffer of a datagram socket is small (212,992 bytes by Linux's default, some ninety
+//! full packets), and nothing slows down a sender of datagrams when it overflows. So a
+//! flow of datagrams leaves in bursts of [`BURST`] packets with a pause between them, or
+//! of a share of what waits, so that any backlog is gone soon. TCP has a window that
+//! holds all of it.
+//!
 //! Packets that need no order (calls, acknowledgements) pass at once. They
 //! keep their place in the sequence, so that duplicates are recognised. A packet
 //! that comes after its place was given up is still delivered, once: the inner
@@ -36,6 +43,13 @@ const PASSED: usize = 2_048;
 
 /// Packets due within this time leave together, or each would need a wake-up of its own.
 const RELEASE_SLACK: Duration = Duration::from_micros(500);
+
+/// Datagrams that leave at once: a third of what the smallest usual buffer holds.
+const BURST: usize = 32;
+/// The pause after that; a reader needs a fraction of it to empty its buffer.
+const BURST_EVERY: Duration = Duration::from_millis(1);
+/// A backlog is gone after about this many bursts: much faster than it grew.
+const BURSTS: usize = 16;
 
 #[derive(Debug)]
 enum Place {
@@ -59,6 +73,10 @@ struct FlowOrder {
     blocked_since: Option<Time>,
     /// Since when the hole is known to be a loss.
     lost_since: Option<Time>,
+    /// Whether what waited leaves in small bursts.
+    in_bursts: bool,
+    burst_since: Time,
+    burst_left: usize,
 }
 
 /// What became of a packet.
@@ -108,6 +126,8 @@ pub struct Arrived {
     pub stamp: u32,
     /// Whether it waits for earlier ones.
     pub ordered: bool,
+    /// Whether it goes to a small buffer: a datagram.
+    pub datagram: bool,
     /// Not to be delivered before, if it is ordered.
     pub due: Time,
     /// The inner packet.
@@ -163,6 +183,7 @@ impl Reorder {
             pool.put(arrived.packet);
             return Verdict::Duplicate;
         }
+        flow.in_bursts = arrived.datagram;
         let early = arrived.due > now + RELEASE_SLACK;
         let verdict = if arrived.ordered && (at > 0 || early) {
             flow.window[at] = Place::Held {
@@ -302,7 +323,12 @@ impl FlowOrder {
     /// When the hole at the front is given up, or the packet at the front may leave.
     fn due(&self, repair: Duration) -> Option<Time> {
         if let Some(Place::Held { due, .. }) = self.window.front() {
-            return Some(*due);
+            let pause = self.in_bursts && self.burst_left == 0;
+            return Some(if pause {
+                (*due).max(self.burst_since + BURST_EVERY)
+            } else {
+                *due
+            });
         }
         let since = self.blocked_since?;
         if self.held == 0 {
@@ -319,13 +345,32 @@ impl FlowOrder {
             match front {
                 Place::Missing => break,
                 Place::Held { due, .. } if *due > now + RELEASE_SLACK => break,
-                Place::Held { .. } | Place::Passed => {}
+                Place::Held { .. } => {
+                    if !self.burst_has_room(now) {
+                        break;
+                    }
+                }
+                Place::Passed => {}
             }
             self.pass_front(ready, held);
         }
         // Another hole, another wait.
         self.lost_since = None;
         self.blocked_since = self.starts_with_hole().then_some(now);
+    }
+
+    /// Counts one more held packet into the present burst, if it may leave yet.
+    fn burst_has_room(&mut self, now: Time) -> bool {
+        if !self.in_bursts {
+            return true;
+        }
+        if now.since(self.burst_since) >= BURST_EVERY {
+            self.burst_since = now;
+            self.burst_left = BURST.max(self.held / BURSTS);
+        }
+        let room = self.burst_left > 0;
+        self.burst_left = self.burst_left.saturating_sub(1);
+        room
     }
 
     /// Moves past the place at the front; true when it was missing.
@@ -391,6 +436,7 @@ mod tests {
         reorder: Reorder,
         ready: VecDeque<PacketBuf>,
         pool: Pool,
+        datagrams: bool,
     }
 
     const REPAIR: Duration = Duration::from_millis(30);
@@ -401,6 +447,7 @@ mod tests {
                 reorder: Reorder::default(),
                 ready: VecDeque::new(),
                 pool: Pool::default(),
+                datagrams: false,
             }
         }
 
@@ -415,6 +462,7 @@ mod tests {
                 seq,
                 stamp: seq * 10,
                 ordered,
+                datagram: self.datagrams,
                 due: Time::from_millis(due),
                 packet,
             };
@@ -469,6 +517,45 @@ mod tests {
         assert_eq!(b.delivered(), [1]);
         assert_eq!(b.packet_due(30, 2, true, 25), Verdict::Delivered, "late");
         assert!(!b.reorder.is_blocked() || b.reorder.next_due(REPAIR).is_none());
+    }
+
+    #[test]
+    fn what_waited_leaves_at_once_for_tcp_and_in_small_bursts_for_datagrams() {
+        for datagrams in [false, true] {
+            let mut b = Bench::new();
+            b.datagrams = datagrams;
+            (1..=400).for_each(|seq| assert_eq!(b.packet(0, seq, true), Verdict::Held));
+            b.packet(40, 0, true);
+            let mut left: Vec<_> = vec![b.delivered()];
+            for ms in 41..60 {
+                b.time(ms, true);
+                left.push(b.delivered());
+            }
+            assert_eq!(left.concat(), (0..=400).collect::<Vec<_>>());
+            let most = left.iter().map(Vec::len).max();
+            let at_once = left.iter().filter(|l| !l.is_empty()).count() == 1;
+            assert_eq!(at_once, !datagrams);
+            assert!(!datagrams || most <= Some(BURST + 1), "{most:?}");
+            assert!(!b.reorder.is_blocked());
+        }
+    }
+
+    #[test]
+    fn datagrams_that_come_in_order_are_not_held_up_by_a_pause() {
+        let mut b = Bench::new();
+        b.datagrams = true;
+        for seq in 0..200 {
+            assert_eq!(b.packet(0, seq, true), Verdict::Delivered);
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_pause_is_named_as_the_next_deadline() {
+        let mut b = Bench::new();
+        b.datagrams = true;
+        (1..=50).for_each(|seq| assert_eq!(b.packet(0, seq, true), Verdict::Held));
+        b.packet(40, 0, true);
+        assert_eq!(b.reorder.next_due(REPAIR), Some(Time::from_millis(41)));
     }
 
     #[test]

@@ -198,6 +198,7 @@ fn order(mut next: impl FnMut() -> u32 + 'static) -> Step {
             seq: next() & 0x00ff_ffff,
             stamp: 0,
             ordered: true,
+            datagram: false,
             due: now,
             packet: pool.take(),
         };

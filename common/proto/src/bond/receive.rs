@@ -216,6 +216,7 @@ impl Bond {
             seq: header.seq,
             stamp: sent,
             ordered: header.ordered,
+            datagram: info.transport == packet::Transport::Udp,
             due: self.due(now, index, header.release, sent),
             packet,
         };

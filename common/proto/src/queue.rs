@@ -28,6 +28,11 @@ use crate::time::Time;
 
 /// Bytes a flow may send per round: one full packet.
 const QUANTUM: i64 = 1_514;
+/// What a TCP sender sends again overtakes a queue that is older than this. Overtaking has a price: once the
+/// segment is acknowledged, all that it overtook and that is not acknowledged a quarter of a round trip later counts as
+/// lost (RACK, RFC 8985) and is sent again for nothing. An ordinary queue ([`codel::BULK`]) is gone sooner
+/// than that costs; one that an uplink's death left behind is not.
+const OVERTAKES_AFTER: Duration = Duration::from_millis(80);
 /// Flows looked at, at most, for one that may use the path at hand.
 const LOOKS: usize = 64;
 
@@ -100,8 +105,9 @@ impl Queue {
         }
         flow.queue_bytes += len;
         self.bytes += len;
-        // Its own flow cannot go on without it, so it waits for none of it.
-        if queued.again {
+        let waited = flow.queue.front().map(|f| queued.since.since(f.since));
+        if queued.again && waited >= Some(OVERTAKES_AFTER) {
+            // Its own flow cannot go on without it, so it waits for none of it.
             flow.queue.insert(flow.overtakers, queued);
             flow.overtakers += 1;
         } else {
@@ -321,7 +327,19 @@ mod tests {
     }
 
     #[test]
-    fn what_a_tcp_sender_sends_again_waits_for_nothing_of_its_own_flow() {
+    fn what_a_tcp_sender_sends_again_overtakes_a_long_queue_of_its_own_flow_and_no_other() {
+        assert_eq!(
+            order_after_resending(20),
+            [10_000, 11_000, 12_000, 8_000, 9_000, 13_000]
+        );
+        assert_eq!(
+            order_after_resending(90),
+            [8_000, 9_000, 10_000, 11_000, 12_000, 13_000]
+        );
+    }
+
+    /// Three segments, then two that come again and a new one, all that `wait_ms` later.
+    fn order_after_resending(wait_ms: u64) -> Vec<u32> {
         let mut b = Bench::new();
         let segment = |seq: u32| {
             let mut bytes = Vec::new();
@@ -329,13 +347,21 @@ mod tests {
             packet.write(&mut bytes, &[0; 1_000]).unwrap();
             bytes
         };
-        for seq in [10_000, 11_000, 12_000, 8_000, 9_000, 13_000] {
+        for (i, seq) in [10_000, 11_000, 12_000, 8_000, 9_000, 13_000]
+            .into_iter()
+            .enumerate()
+        {
+            let now = if i < 3 {
+                Time::ZERO
+            } else {
+                Time::from_millis(wait_ms)
+            };
             let bytes = segment(seq);
             let info = inspect(&bytes).unwrap();
-            let admitted = b.flows.admit(Time::ZERO, &info, 1e6).unwrap();
+            let admitted = b.flows.admit(now, &info, 1e6).unwrap();
             let queued = Queued {
                 packet: PacketBuf::copy_of(&bytes),
-                since: Time::ZERO,
+                since: now,
                 ordered: admitted.ordered,
                 ecn: 0,
                 worth: admitted.worth,
@@ -346,7 +372,7 @@ mod tests {
         }
         let mut out = Vec::new();
         while let Some(popped) = b.queue.pop(
-            Time::ZERO,
+            Time::from_millis(wait_ms),
             &mut b.flows,
             Class::Interactive,
             |_| true,
@@ -355,7 +381,7 @@ mod tests {
             let bytes = popped.queued.packet.bytes();
             out.push(u32::from_be_bytes(bytes[24..28].try_into().unwrap()));
         }
-        assert_eq!(out, [8_000, 9_000, 10_000, 11_000, 12_000, 13_000]);
+        out
     }
 
     #[test]

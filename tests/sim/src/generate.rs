@@ -209,6 +209,7 @@ fn trouble(uplinks: &[UplinkSpec], choices: &mut Choices<'_>) -> Vec<(f64, Event
         jitter_ms: None,
         loss,
         blackhole,
+        mtu: None,
     };
     let lasts_s = choices.between(0.05, 3.0);
     match choices.below(12) {
@@ -311,6 +312,7 @@ fn calm_down(plan: Plan, at_s: f64) -> Plan {
         jitter_ms: None,
         loss: Some(0.0),
         blackhole: Some(false),
+        mtu: None,
     };
     plan.with(at_s, healed)
         .with(

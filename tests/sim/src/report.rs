@@ -256,13 +256,14 @@ impl Report {
             for (way, link) in [("up", &uplink.up), ("down", &uplink.down)] {
                 let _ = writeln!(
                     out,
-                    "  {} {way}: {} delivered ({:.1} MB), {} dropped at the queue, {} lost, {} swallowed, queue max {} kB",
+                    "  {} {way}: {} delivered ({:.1} MB), {} dropped at the queue, {} lost, {} swallowed, {} too large, queue max {} kB",
                     uplink.name,
                     link.delivered,
                     link.delivered_bytes as f64 / 1e6,
                     link.dropped_queue,
                     link.lost,
                     link.dropped_blackhole,
+                    link.dropped_mtu,
                     link.queue_bytes_max / 1000
                 );
             }

@@ -35,6 +35,10 @@ pub const INFLIGHT_DATAGRAMS: usize = 32_768;
 /// Received counters a path can report on; boringtun's replay window.
 pub const RECEIVE_WINDOW: u64 = 1_024;
 
+/// Halves of packets that wait for their other half, over all paths: as many as a path's replay window can separate,
+/// so one path alone never loses one for want of room.
+pub const HALVES: usize = RECEIVE_WINDOW as usize;
+
 /// Packets waiting to be sent again.
 pub const RETRANSMITS: usize = 16_384;
 /// Copies of a packet that are sent at most, the first included.

@@ -114,10 +114,11 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn stored(seq: u64) -> Stored {
+    /// A packet that is under way once.
+    pub(crate) fn stored(seq: u64) -> Stored {
         Stored {
             packet: PacketBuf::new(),
             slot: 0,

@@ -191,6 +191,7 @@ fn flow_report(kind: &Kind, stats: &FlowStats, from: Nanos, to: Nanos) -> FlowRe
         Kind::Voice {} => "call".to_owned(),
         Kind::Ping { .. } => "ping".to_owned(),
         Kind::Web { .. } => "pages".to_owned(),
+        Kind::Fragments { size_bytes, .. } => format!("fragments of {size_bytes} bytes"),
         Kind::Udp {
             direction,
             rate_mbit,

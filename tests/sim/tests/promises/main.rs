@@ -8,6 +8,7 @@ mod headers_travel_squeezed;
 mod hostile_datagrams;
 mod modes_keep_their_word;
 mod nat_rebinds;
+mod paths_of_any_mtu;
 mod process_restarts;
 mod seeds;
 mod slow_uplink_never_hurts;

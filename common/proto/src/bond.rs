@@ -333,6 +333,12 @@ impl Bond {
 
     /// The machine slept: every path has to prove itself.
     pub fn woke(&mut self, now: Time, ctx: &mut Context<'_>) {
+        if now.since(self.last_packet) > limits::PACKET_LIFE {
+            // What was held then may not come out now.
+            let mut stale = VecDeque::new();
+            self.reorder.end_all(&mut stale);
+            stale.into_iter().for_each(|packet| ctx.pool.put(packet));
+        }
         for i in 0..self.paths.len() {
             self.doubt_path(now, i, PathReason::SessionLost, ctx);
             self.hope_for_path(now, i);
@@ -411,12 +417,8 @@ impl Bond {
             if stored.in_flight > 0 || stored.queued {
                 continue;
             }
-            let age_max = match stored.class {
-                crate::classify::Class::Realtime => limits::RETRANSMIT_AGE_REALTIME,
-                _ => limits::RETRANSMIT_AGE_MAX,
-            };
             let hopeless = stored.copies >= limits::COPIES_MAX
-                || now.since(stored.first_sent) > age_max
+                || stored.is_stale(now)
                 || self.retransmits.len() >= limits::RETRANSMITS;
             if hopeless {
                 given_up.extend(self.store.remove(key, ctx.pool));

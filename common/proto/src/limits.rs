@@ -30,6 +30,10 @@ pub const HELD_PACKETS: usize = 16_384;
 /// never causes a timeout.
 pub const HOLD_MAX: Duration = Duration::from_millis(150);
 
+/// No network may keep a packet for longer (the maximum segment lifetime of RFC 9293): a sequence number could come
+/// round again.
+pub const PACKET_LIFE: Duration = Duration::from_secs(120);
+
 /// Datagrams in flight that a path remembers: 200 ms at 2 Gbit/s.
 pub const INFLIGHT_DATAGRAMS: usize = 32_768;
 /// Received counters a path can report on; boringtun's replay window.

@@ -278,7 +278,7 @@ impl Bond {
         if let Some(pick) = self.pick_copy(only) {
             return Some(pick);
         }
-        if let Some(pick) = self.pick_repair(only) {
+        if let Some(pick) = self.pick_repair(now, only, ctx) {
             return Some(pick);
         }
         let mut nearer = Nearer::default();
@@ -342,26 +342,42 @@ impl Bond {
         })
     }
 
-    fn pick_repair(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
+    /// Gives up what waited for its repair for too long, as no path worked.
+    fn drop_stale_repairs(&mut self, now: Time, ctx: &mut Context<'_>) {
+        let mut given_up = Vec::new();
         while let Some(&key) = self.retransmits.front() {
-            if self.store.get_mut(key).is_none() {
-                self.retransmits.pop_front();
-                continue;
-            }
-            let Choice::Send(index) = schedule::repair(&self.order) else {
-                return None;
-            };
-            if only.is_some_and(|o| o != index) {
-                return None;
-            }
-            // The views are as old as the train; the pacer has the last word.
-            if !self.paths[index].session.is_established() {
-                return None;
+            match self.store.get_mut(key) {
+                Some(stored) if !stored.is_stale(now) => break,
+                Some(_) => given_up.extend(self.store.remove(key, ctx.pool)),
+                None => {}
             }
             self.retransmits.pop_front();
-            return Some((self.paths[index].tag, Pick::Repair(key)));
         }
-        None
+        if !given_up.is_empty() {
+            self.skip(given_up);
+        }
+    }
+
+    fn pick_repair(
+        &mut self,
+        now: Time,
+        only: Option<usize>,
+        ctx: &mut Context<'_>,
+    ) -> Option<(u8, Pick)> {
+        self.drop_stale_repairs(now, ctx);
+        let &key = self.retransmits.front()?;
+        let Choice::Send(index) = schedule::repair(&self.order) else {
+            return None;
+        };
+        if only.is_some_and(|o| o != index) {
+            return None;
+        }
+        // The views are as old as the train; the pacer has the last word.
+        if !self.paths[index].session.is_established() {
+            return None;
+        }
+        self.retransmits.pop_front();
+        Some((self.paths[index].tag, Pick::Repair(key)))
     }
 
     /// Seals a packet into `out` at `at`, in halves when its path asks for it. One that would be longer than `most`, or

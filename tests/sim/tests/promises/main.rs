@@ -6,6 +6,7 @@ mod far_uplink_is_used;
 mod harness;
 mod headers_travel_squeezed;
 mod hostile_datagrams;
+mod life_goes_on;
 mod modes_keep_their_word;
 mod nat_rebinds;
 mod paths_of_any_mtu;

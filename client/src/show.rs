@@ -221,6 +221,7 @@ mod tests {
             received_bytes: 3_221_225_472,
             lost: 0,
             lost_spurious: 0,
+            mtu: 1500,
         }
     }
 

@@ -30,12 +30,14 @@ use std::io::{self, IoSliceMut};
 use std::task::Poll;
 use std::time::Duration;
 
-use marline_proto::{Arrival, Command, Endpoint, Event, PacketBuf, Snapshot, SocketId, Time};
+use marline_proto::{
+    Arrival, Command, Endpoint, Event, PacketBuf, Snapshot, SocketId, Time, Transmit,
+};
 use quinn_udp::RecvMeta;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
-use self::outlet::Outlet;
+use self::outlet::{Outlet, Refusal};
 use self::timer::Timer;
 use crate::clock::Clock;
 use crate::tun::offload::{self, FRAME_MAX, Joiner};
@@ -91,7 +93,7 @@ pub struct DriverStats {
     pub sends_blocked: u64,
     /// Trains that had to wait for a queue below the socket.
     pub sends_queue_full: u64,
-    /// Trains dropped as too long for the interface.
+    /// Trains dropped as too long for the interface: mostly probes of a size.
     pub sends_too_large: u64,
     /// Trains that the kernel refused to send at all.
     pub sends_refused: u64,
@@ -487,9 +489,8 @@ impl Running {
     fn send(&mut self) {
         let now = self.clock.now();
         for outlet in self.outlets.iter_mut().filter(|outlet| outlet.is_waiting()) {
-            let id = outlet.id;
-            outlet.resume(now, &mut self.stats, |refused| {
-                self.endpoint.handle_send_failed(now, id, refused.remote);
+            outlet.resume(now, &mut self.stats, |train, why| {
+                report(&mut self.endpoint, now, train, why);
             });
         }
         for _ in 0..TRAINS_PER_TURN {
@@ -510,9 +511,8 @@ impl Running {
             };
             self.stats.trains += 1;
             let datagrams = &self.train_buf[..train.len.min(self.train_buf.len())];
-            if !outlet.send(now, &train, datagrams, &mut self.stats) {
-                self.endpoint
-                    .handle_send_failed(now, train.socket, train.remote);
+            if let Err(why) = outlet.send(now, &train, datagrams, &mut self.stats) {
+                report(&mut self.endpoint, now, &train, why);
             }
         }
         self.busy = true;
@@ -563,6 +563,16 @@ impl Running {
             }
             self.busy = false;
             tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// Tells the core what the kernel thinks of a train.
+fn report(endpoint: &mut Endpoint, now: Time, train: &Transmit, why: Refusal) {
+    match why {
+        Refusal::Unreachable => endpoint.handle_send_failed(now, train.socket, train.remote),
+        Refusal::TooLarge => {
+            endpoint.handle_send_too_large(now, train.socket, train.remote, train.segment_len);
         }
     }
 }

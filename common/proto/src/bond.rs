@@ -8,6 +8,7 @@
 //! * [`trial`]: copies that find the rate of a path;
 //! * [`receive`]: what a datagram means;
 //! * [`silence`]: what is said of a path that brings nothing any more;
+//! * [`sizes`]: packets and paths that do not fit each other;
 //! * [`greet`]: who the other side is, and whether it started anew;
 //! * [`picture`]: all of it as figures.
 //!
@@ -19,6 +20,7 @@ mod greet;
 mod picture;
 mod receive;
 mod silence;
+mod sizes;
 mod transmit;
 mod trial;
 
@@ -32,6 +34,7 @@ use crate::endpoint::WakeReason;
 use crate::event::{Event, PathReason, SocketId};
 use crate::flow::{Admitted, FlowTable, Queued};
 use crate::frame::{CloseReason, Control};
+use crate::halves::Joiner;
 use crate::limits;
 use crate::mss;
 use crate::packet::{self, Transport};
@@ -94,6 +97,8 @@ pub struct Bond {
     mtu: u16,
     own_mtu: u16,
     peer_mtu: u16,
+    /// Whether the other side joins halves, once it said so.
+    peer_joins: Option<bool>,
     boot: u64,
     peer_boot: Option<u64>,
     paths: Vec<Path>,
@@ -109,6 +114,7 @@ pub struct Bond {
     latency: Latency,
     squeezer: Squeezer,
     restorer: Restorer,
+    joiner: Joiner,
     order: Order,
     views: Vec<PathView>,
     best: Option<u8>,
@@ -147,6 +153,7 @@ struct Counters {
     peer_restarts: u64,
     silences: u64,
     squeezed: u64,
+    cut: u64,
 }
 
 impl Bond {
@@ -166,6 +173,7 @@ impl Bond {
             mtu,
             own_mtu: mtu,
             peer_mtu: u16::MAX,
+            peer_joins: None,
             boot,
             peer_boot: None,
             paths: Vec::new(),
@@ -181,6 +189,7 @@ impl Bond {
             latency: Latency::default(),
             squeezer: Squeezer::default(),
             restorer: Restorer::default(),
+            joiner: Joiner::default(),
             order: Order::default(),
             views: Vec::new(),
             best: None,
@@ -208,9 +217,7 @@ impl Bond {
     pub fn set_modes(&mut self, now: Time, modes: Modes) {
         if self.modes != modes {
             self.modes = modes;
-            for i in 0..self.paths.len() {
-                self.greet(now, i);
-            }
+            self.greet_all(now);
         }
     }
 
@@ -291,23 +298,6 @@ impl Bond {
         }
     }
 
-    /// The largest inner packet that every path carries and both sides take.
-    fn fitting_mtu(&self) -> u16 {
-        let paths = self.paths.iter().map(|p| p.mtu).min().unwrap_or(u16::MAX);
-        self.own_mtu.min(self.peer_mtu).min(paths)
-    }
-
-    /// A path came or went: what fits may have changed.
-    pub fn refit(&mut self, now: Time) {
-        let mtu = self.fitting_mtu();
-        if mtu != self.mtu {
-            self.mtu = mtu;
-            for i in 0..self.paths.len() {
-                self.greet(now, i);
-            }
-        }
-    }
-
     /// Something outside says that a path is doubtful.
     pub fn doubt_path(
         &mut self,
@@ -343,6 +333,12 @@ impl Bond {
 
     /// The machine slept: every path has to prove itself.
     pub fn woke(&mut self, now: Time, ctx: &mut Context<'_>) {
+        if now.since(self.last_packet) > limits::PACKET_LIFE {
+            // What was held then may not come out now.
+            let mut stale = VecDeque::new();
+            self.reorder.end_all(&mut stale);
+            stale.into_iter().for_each(|packet| ctx.pool.put(packet));
+        }
         for i in 0..self.paths.len() {
             self.doubt_path(now, i, PathReason::SessionLost, ctx);
             self.hope_for_path(now, i);
@@ -364,15 +360,10 @@ impl Bond {
             return;
         };
         if info.len > usize::from(self.mtu) {
-            self.drop_packet("packet_too_big");
-            if let Some(reply) = mss::too_big(packet.bytes(), self.mtu) {
-                ctx.ready.push_back(PacketBuf::copy_of(&reply));
-            }
-            ctx.pool.put(packet);
-            return;
+            return self.handle_too_big(now, packet, ctx);
         }
         if let Transport::Tcp { control: true, .. } = info.transport {
-            mss::clamp(packet.bytes_mut(), self.mtu);
+            mss::clamp(packet.bytes_mut(), self.worthwhile_mtu());
         }
         self.counters.packets_in += 1;
         self.counters.bytes_in += info.len as u64;
@@ -426,12 +417,8 @@ impl Bond {
             if stored.in_flight > 0 || stored.queued {
                 continue;
             }
-            let age_max = match stored.class {
-                crate::classify::Class::Realtime => limits::RETRANSMIT_AGE_REALTIME,
-                _ => limits::RETRANSMIT_AGE_MAX,
-            };
             let hopeless = stored.copies >= limits::COPIES_MAX
-                || now.since(stored.first_sent) > age_max
+                || stored.is_stale(now)
                 || self.retransmits.len() >= limits::RETRANSMITS;
             if hopeless {
                 given_up.extend(self.store.remove(key, ctx.pool));

@@ -23,11 +23,11 @@ use crate::bond::{Bond, Context, Side, news};
 use crate::buffer::{PacketBuf, Pool};
 use crate::config::{ClientConfig, Key, Modes, PeerConfig, Role, ServerConfig};
 use crate::event::{Command, Event, PathReason, SocketId};
-use crate::frame::{CloseReason, HEADER_LEN};
+use crate::frame::CloseReason;
 use crate::limits;
 use crate::packet;
 use crate::path::Address;
-use crate::session::{Admission, HANDSHAKE_MAX, Identity, OVERHEAD, Outer, outer};
+use crate::session::{Admission, HANDSHAKE_MAX, Identity, Outer, outer};
 use crate::stats::{PathState, Snapshot};
 use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
@@ -359,6 +359,31 @@ impl Endpoint {
     /// The operating system refused to send to `remote` over `socket`
     /// (unreachable, interface gone, not permitted). Not for a full send buffer.
     pub fn handle_send_failed(&mut self, now: Time, socket: SocketId, remote: SocketAddr) {
+        self.on_paths_to(socket, remote, |bond, index, ctx| {
+            bond.doubt_path(now, index, PathReason::SendFailed, ctx);
+        });
+    }
+
+    /// The operating system refused to send datagrams of `len` bytes to `remote` over
+    /// `socket`, as they are too large for the interface.
+    pub fn handle_send_too_large(
+        &mut self,
+        now: Time,
+        socket: SocketId,
+        remote: SocketAddr,
+        len: usize,
+    ) {
+        self.on_paths_to(socket, remote, |bond, index, ctx| {
+            bond.refuse_size(now, index, len, ctx);
+        });
+    }
+
+    fn on_paths_to(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        mut f: impl FnMut(&mut Bond, usize, &mut Context<'_>),
+    ) {
         for at in 0..self.seats.len() {
             let Some(seat) = &self.seats[at] else {
                 continue;
@@ -366,12 +391,9 @@ impl Endpoint {
             let hit = |p: &crate::path::Path| {
                 p.address.socket == socket && p.address.remote == remote && p.health.is_active()
             };
-            let Some(index) = seat.bond.paths().iter().position(hit) else {
-                continue;
-            };
-            self.with_bond(at, |bond, ctx| {
-                bond.doubt_path(now, index, PathReason::SendFailed, ctx);
-            });
+            if let Some(index) = seat.bond.paths().iter().position(hit) {
+                self.with_bond(at, |bond, ctx| f(bond, index, ctx));
+            }
         }
     }
 
@@ -385,7 +407,6 @@ impl Endpoint {
                 mtu,
                 role,
             } => {
-                let mtu = inner_mtu(mtu, remote);
                 self.add_uplink(now, socket, name, remote, mtu, role);
             }
             Command::RemoveUplink { socket } => {
@@ -464,7 +485,7 @@ impl Endpoint {
             path.map(|p| {
                 p.name = name;
                 p.role = role;
-                p.mtu = mtu;
+                p.mtu.limit(mtu);
                 p.start_handshake(now);
             })
         });
@@ -617,14 +638,6 @@ impl Endpoint {
                 .collect(),
         }
     }
-}
-
-/// What an inner packet may measure on an uplink of `mtu` bytes: without the
-/// outer IP and UDP header, the session's bytes and the frame header.
-fn inner_mtu(mtu: u16, remote: SocketAddr) -> u16 {
-    let ip = if remote.is_ipv4() { 20 } else { 40 };
-    let around = ip + 8 + OVERHEAD as u16 + HEADER_LEN as u16;
-    mtu.saturating_sub(around)
 }
 
 /// Multicast, broadcast and link-local packets concern the local link, and a

@@ -196,8 +196,11 @@ impl Flow {
     fn is_ordered(&self, packet: &PacketInfo) -> bool {
         match packet.transport {
             Transport::Tcp { pure_ack, .. } => !pure_ack,
-            Transport::Udp | Transport::Other => self.steady || self.class == Class::Bulk,
-            Transport::Icmp | Transport::Fragment => false,
+            // Fragments are put together by their receiver, but what they carry suffers like the rest.
+            Transport::Udp | Transport::Other | Transport::Fragment => {
+                self.steady || self.class == Class::Bulk
+            }
+            Transport::Icmp => false,
         }
     }
 }
@@ -375,6 +378,25 @@ mod tests {
             last = flows.admit(now, &packet(2, 1_300), 1e6).unwrap().ordered;
         }
         assert!(last);
+    }
+
+    #[test]
+    fn many_fragments_are_one_bulk_flow_in_order_and_a_few_are_not() {
+        let mut flows = FlowTable::default();
+        let mut now = Time::ZERO;
+        let fragment = PacketInfo {
+            transport: Transport::Fragment,
+            ..packet(0, 1_400)
+        };
+        let first = flows.admit(now, &fragment, 1e6).unwrap();
+        assert!(!first.ordered);
+        let mut last = first;
+        for _ in 0..2_000 {
+            now += Duration::from_micros(200);
+            last = flows.admit(now, &fragment, 1e6).unwrap();
+        }
+        assert!(last.ordered);
+        assert_eq!((last.slot, flows.count()), (first.slot, 1));
     }
 
     #[test]

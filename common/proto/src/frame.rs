@@ -25,8 +25,14 @@ use crate::wire::{Reader, Truncated, Writer};
 /// Bytes of a data frame in front of the inner packet; also the shortest frame.
 pub const HEADER_LEN: usize = 20;
 
+/// Bytes that data frames of every form and both halves of one begin with.
+pub const COMMON_LEN: usize = 12;
+
 /// Bytes of a squeezed data frame in front of its own fields ([`crate::squeeze`]).
-pub const SQUEEZED_AT: usize = 12;
+pub const SQUEEZED_AT: usize = COMMON_LEN;
+
+/// Bytes of a half in front of its piece ([`crate::halves`]).
+pub const HALF_AT: usize = COMMON_LEN + 1;
 
 /// The protocol version that HELLO carries.
 pub const VERSION: u8 = 1;
@@ -35,6 +41,7 @@ const TYPE_DATA: u8 = 0;
 const TYPE_ACK: u8 = 1;
 const TYPE_CONTROL: u8 = 2;
 const TYPE_PROBE: u8 = 3;
+const TYPE_HALF: u8 = 4;
 
 const FLAG_MORE: u8 = 1 << 0;
 const FLAG_DUP: u8 = 1 << 1;
@@ -49,6 +56,8 @@ const FORM_SQUEEZED: u8 = 2;
 
 /// Capability: headers may travel squeezed ([`crate::squeeze`]).
 pub const CAN_RESTORE: u32 = 1 << 0;
+/// Capability: packets may come in halves ([`crate::halves`]), and probes of a size are acknowledged.
+pub const CAN_JOIN: u32 = 1 << 1;
 
 /// Received runs that one path's entry in an ack can carry.
 pub const MAX_RANGES: usize = 32;
@@ -152,7 +161,7 @@ pub struct Hello {
     pub peer_boot: u64,
     /// The path's tag.
     pub path: u8,
-    /// Capabilities of the sender: [`CAN_RESTORE`]; others are ignored.
+    /// Capabilities of the sender: [`CAN_RESTORE`], [`CAN_JOIN`]; others are ignored.
     pub capabilities: u32,
     /// Largest inner packet the sender takes.
     pub mtu: u16,
@@ -219,6 +228,24 @@ pub enum Probe {
     },
     /// Carries only its stamp: "nothing more is on its way on this path".
     Tick,
+    /// Nothing but its size: whether the path carries that.
+    Size {
+        /// Bytes of the frame.
+        len: u16,
+    },
+}
+
+/// One half of a data frame that did not fit its path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Half<'a> {
+    /// What both halves and the whole begin with; `release` and `opens` stand in the pieces.
+    pub header: DataHeader,
+    /// The two bits that say how the whole is to be read.
+    pub form: u8,
+    /// Whether it is the second.
+    pub second: bool,
+    /// Its piece of what follows the common header.
+    pub piece: &'a [u8],
 }
 
 /// A decoded frame.
@@ -228,6 +255,8 @@ pub enum Frame<'a> {
     Data(DataHeader, &'a [u8]),
     /// An inner packet whose header is squeezed; `release` stands in there.
     Squeezed(DataHeader, &'a [u8]),
+    /// Half of either.
+    Half(Half<'a>),
     /// Acknowledgements.
     Ack(Ack),
     /// Steering.
@@ -269,6 +298,22 @@ pub fn write_squeezed_header(out: &mut [u8], h: &DataHeader, len: usize, stamp: 
     write_common(out, h, FORM_SQUEEZED, len, stamp);
 }
 
+/// Makes a frame that begins like a data frame one half of it.
+pub fn mark_half(frame: &mut [u8]) {
+    mark(frame, TYPE_HALF);
+}
+
+/// Makes the joined halves of a data frame one again.
+pub fn mark_whole(frame: &mut [u8]) {
+    mark(frame, TYPE_DATA);
+}
+
+fn mark(frame: &mut [u8], kind: u8) {
+    frame[0] = 0x40 | kind;
+    let len = frame.len() as u16;
+    frame[2..4].copy_from_slice(&len.to_be_bytes());
+}
+
 fn write_common(out: &mut [u8], h: &DataHeader, form: u8, len: usize, stamp: u32) {
     let flags = flag(h.more, FLAG_MORE)
         | flag(h.duplicate, FLAG_DUP)
@@ -306,6 +351,19 @@ pub fn encode(frame: &Frame<'_>, stamp: u32, out: &mut Vec<u8>) {
             write_squeezed_header(out, header, len, stamp);
             return;
         }
+        Frame::Half(half) => {
+            out.resize(COMMON_LEN, 0);
+            out.push(u8::from(half.second));
+            out.extend_from_slice(half.piece);
+            write_common(
+                out,
+                &half.header,
+                half.form,
+                HALF_AT + half.piece.len(),
+                stamp,
+            );
+            return mark_half(out);
+        }
         Frame::Ack(ack) => {
             begin(out, TYPE_ACK, stamp);
             write_ack(ack, out);
@@ -320,8 +378,12 @@ pub fn encode(frame: &Frame<'_>, stamp: u32, out: &mut Vec<u8>) {
                 Probe::Ping { id } => (1, id),
                 Probe::Pong { id } => (2, id),
                 Probe::Tick => (3, 0),
+                Probe::Size { .. } => (4, 0),
             };
             Writer::new(out).u8(kind).u32(id);
+            if let Probe::Size { len } = *probe {
+                out.resize(out.len().max(usize::from(len)), 0);
+            }
         }
     }
     if out.len() < HEADER_LEN {
@@ -421,17 +483,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
     }
     let frame = match first & 0x0f {
         TYPE_DATA => {
-            let mut header = DataHeader {
-                more: flags & FLAG_MORE != 0,
-                duplicate: flags & FLAG_DUP != 0,
-                retransmitted: flags & FLAG_RTX != 0,
-                ordered: flags & FLAG_ORDERED != 0,
-                class: Class::from_code((flags & CLASS_BITS) >> CLASS_SHIFT),
-                flow: r.u16()?,
-                seq: r.u24()?,
-                release: 0,
-                opens: None,
-            };
+            let mut header = read_common(flags, &mut r)?;
             match flags >> FORM_SHIFT {
                 FORM_WHOLE => header.release = r.u8()?,
                 FORM_OPENS => {
@@ -454,11 +506,45 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
             (1, id) => Probe::Ping { id },
             (2, id) => Probe::Pong { id },
             (3, _) => Probe::Tick,
+            (4, _) => Probe::Size { len: len as u16 },
             _ => return Err(FrameError::Unknown),
         }),
+        TYPE_HALF => {
+            let header = read_common(flags, &mut r)?;
+            let form = flags >> FORM_SHIFT;
+            let second = match r.u8()? {
+                0 => false,
+                1 => true,
+                _ => return Err(FrameError::Invalid),
+            };
+            if form > FORM_SQUEEZED {
+                return Err(FrameError::Unknown);
+            }
+            Frame::Half(Half {
+                header,
+                form,
+                second,
+                piece: &bytes[HALF_AT..len],
+            })
+        }
         _ => return Err(FrameError::Unknown),
     };
     Ok((stamp, frame))
+}
+
+/// What data frames of every form begin with, behind the stamp.
+fn read_common(flags: u8, r: &mut Reader<'_>) -> Result<DataHeader, FrameError> {
+    Ok(DataHeader {
+        more: flags & FLAG_MORE != 0,
+        duplicate: flags & FLAG_DUP != 0,
+        retransmitted: flags & FLAG_RTX != 0,
+        ordered: flags & FLAG_ORDERED != 0,
+        class: Class::from_code((flags & CLASS_BITS) >> CLASS_SHIFT),
+        flow: r.u16()?,
+        seq: r.u24()?,
+        release: 0,
+        opens: None,
+    })
 }
 
 fn read_ack(mut r: Reader<'_>) -> Result<Ack, FrameError> {
@@ -636,6 +722,13 @@ mod tests {
             Frame::Probe(Probe::Ping { id: 8 }),
             Frame::Probe(Probe::Pong { id: 8 }),
             Frame::Probe(Probe::Tick),
+            Frame::Probe(Probe::Size { len: 1_420 }),
+            Frame::Half(Half {
+                header: squeezed,
+                form: FORM_SQUEEZED,
+                second: true,
+                piece: b"seven or more",
+            }),
         ]
     }
 
@@ -689,5 +782,31 @@ mod tests {
             0x40, 0x29, 0, 21, 0x0a, 0x0b, 0x0c, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0xee,
         ];
         assert_eq!(out, expected);
+    }
+
+    /// The layout as `docs/protocol.md` gives it.
+    #[test]
+    fn a_probe_of_a_size_has_the_documented_bytes() {
+        let mut out = Vec::new();
+        encode(
+            &Frame::Probe(Probe::Size { len: 24 }),
+            0x000a_0b0c,
+            &mut out,
+        );
+        let expected = [0x43, 0, 0, 24, 0x0a, 0x0b, 0x0c, 4];
+        assert_eq!(out[..8], expected);
+        assert_eq!(out[8..], [0; 16]);
+    }
+
+    #[test]
+    fn a_half_that_is_neither_the_first_nor_the_second_is_refused() {
+        let half = |which: u8, flags: u8| {
+            let mut bytes = [0; 30];
+            (bytes[0], bytes[1], bytes[3], bytes[12]) = (0x44, flags, 30, which);
+            decode(&bytes).map(|_| ())
+        };
+        assert_eq!(half(1, 0), Ok(()));
+        assert_eq!(half(2, 0), Err(FrameError::Invalid));
+        assert_eq!(half(0, 0xc0), Err(FrameError::Unknown));
     }
 }

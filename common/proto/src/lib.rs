@@ -36,6 +36,7 @@ mod endpoint;
 mod event;
 pub mod flow;
 pub mod frame;
+mod halves;
 pub mod limits;
 mod mss;
 pub mod packet;

@@ -30,10 +30,18 @@ pub const HELD_PACKETS: usize = 16_384;
 /// never causes a timeout.
 pub const HOLD_MAX: Duration = Duration::from_millis(150);
 
+/// No network may keep a packet for longer (the maximum segment lifetime of RFC 9293): a sequence number could come
+/// round again.
+pub const PACKET_LIFE: Duration = Duration::from_secs(120);
+
 /// Datagrams in flight that a path remembers: 200 ms at 2 Gbit/s.
 pub const INFLIGHT_DATAGRAMS: usize = 32_768;
 /// Received counters a path can report on; boringtun's replay window.
 pub const RECEIVE_WINDOW: u64 = 1_024;
+
+/// Halves of packets that wait for their other half, over all paths: as many as a path's replay window can separate,
+/// so one path alone never loses one for want of room.
+pub const HALVES: usize = RECEIVE_WINDOW as usize;
 
 /// Packets waiting to be sent again.
 pub const RETRANSMITS: usize = 16_384;

@@ -221,6 +221,24 @@ mod tests {
     }
 
     #[test]
+    fn all_fragments_of_two_hosts_are_one_flow_the_first_included() {
+        let fragment = |offset: u8, id: u8| {
+            let mut bytes = Vec::new();
+            PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 9)
+                .udp(5, 6)
+                .write(&mut bytes, &[0; 100])
+                .unwrap();
+            (bytes[5], bytes[6], bytes[7]) = (id, 0x20, offset);
+            inspect(&bytes).unwrap()
+        };
+        let first = fragment(0, 1);
+        assert_eq!(first.transport, Transport::Fragment);
+        for other in [fragment(50, 1), fragment(0, 2)] {
+            assert_eq!((other.key, other.transport), (first.key, first.transport));
+        }
+    }
+
+    #[test]
     fn what_is_not_ip_or_is_cut_short_is_refused() {
         assert_eq!(inspect(&[]), None);
         assert_eq!(inspect(&[0; 60]), None);

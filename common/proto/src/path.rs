@@ -3,10 +3,11 @@
 //!
 //! The parts do not know each other; this file holds them together: what was
 //! sent ([`sent`]), what arrived ([`received`]), how long it takes ([`rtt`]), at
-//! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]). What the
-//! operator asked (`role`) and what is observed are different fields.
+//! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]), how
+//! large its datagrams may be ([`mtu`]). What the operator asked (`role`) and what is observed are different fields.
 
 mod health;
+mod mtu;
 mod pacer;
 mod received;
 mod rtt;
@@ -18,10 +19,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 pub use health::{Change, Health, Signs, Wish};
+pub use mtu::PathMtu;
 use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
 pub use rtt::Rtt;
-pub use sent::{Outgoing, SentLog};
+pub use sent::{Kind, Outgoing, SentLog};
 pub use trial::Trial;
 
 use crate::config::Role;
@@ -133,8 +135,8 @@ pub struct Path {
     pub address: Address,
     /// What the operator allows.
     pub role: Role,
-    /// Largest inner packet in bytes that fits into one datagram of the uplink.
-    pub mtu: u16,
+    /// How large its datagrams may be.
+    pub mtu: PathMtu,
     /// Its session.
     pub session: Session,
     /// What was sent.
@@ -173,6 +175,8 @@ pub struct Path {
     loss_check: Option<Time>,
     loss_share: f64,
     lost_since_ack: u32,
+    /// Since when what is lost and delivered says nothing of the rate: only the size was wrong.
+    blind_since: Option<Time>,
     next_handshake: Option<Time>,
     handshake_wait: Duration,
     next_session_tick: Time,
@@ -203,7 +207,7 @@ impl Path {
             name: String::new(),
             address,
             role: Role::default(),
-            mtu: u16::MAX,
+            mtu: PathMtu::new(headers(address.remote)),
             session,
             sent: SentLog::default(),
             received: ReceivedLog::default(),
@@ -226,6 +230,7 @@ impl Path {
             loss_check: None,
             loss_share: 0.0,
             lost_since_ack: 0,
+            blind_since: None,
             next_handshake: None,
             handshake_wait: RETRY_MIN,
             next_session_tick: now + SESSION_TICK,
@@ -359,11 +364,15 @@ impl Path {
         lost: &mut Vec<PacketKey>,
     ) -> Option<Change> {
         let outcome = self.sent.on_ack(now, ack, arrived);
+        if let Some(len) = outcome.probe {
+            self.mtu.on_probe_arrived(now, usize::from(len));
+        }
         if let Some(rtt) = outcome.rtt {
             self.rtt.sample(now, rtt);
         }
         let (count, again) = self.sent.detect_losses(now, &self.rtt, lost);
         self.loss_check = again;
+        self.watch_sizes(now);
         self.note_losses(outcome.datagrams, count);
         if outcome.datagrams == 0 {
             return None;
@@ -373,7 +382,7 @@ impl Path {
             self.health.state(),
             PathState::Active | PathState::Connecting
         );
-        if self.rtt.is_known() && in_use {
+        if self.rtt.is_known() && in_use && self.blind_since.is_none() {
             let sample = RateSample {
                 arrival_us: ack.last_arrival_us,
                 bytes: ack.bytes,
@@ -403,6 +412,49 @@ impl Path {
         change
     }
 
+    /// Falls back to smaller datagrams when only the large ones vanish. That is no congestion: until something arrives
+    /// that was sent after it, the rate learns nothing, and then it begins anew.
+    fn watch_sizes(&mut self, now: Time) {
+        let heard = self.sent.latest_arrived();
+        if self.blind_since.is_some_and(|since| heard > since) {
+            self.blind_since = None;
+            self.lost_since_ack = 0;
+            self.rate.restart(now);
+        }
+        if self.sent.sizes.is_black_hole() {
+            self.mtu.fall(now);
+            self.blind_since = Some(now);
+        }
+        self.sent.sizes.watch(self.mtu.watched());
+    }
+
+    /// The system refused to send datagrams of this size. Their packets are appended to the list.
+    pub fn on_refused(&mut self, now: Time, len: usize, refused: &mut Vec<PacketKey>) {
+        self.sent.take_back(len, refused);
+        self.mtu.on_refused(now, len);
+        self.sent.sizes.watch(self.mtu.watched());
+    }
+
+    /// Tries a size when it is time to.
+    fn probe_sizes(&mut self, now: Time) {
+        if !self.may_probe_sizes() {
+            return;
+        }
+        let rtt = (self.rtt.is_known()).then(|| (self.rtt.smoothed(), self.rtt.variance()));
+        let heard = self.sent.latest_arrived();
+        if let Some(ask) = self.mtu.on_time(now, rtt, heard) {
+            let len = ask.frame_len as u16;
+            self.say(MessageContent::Probe(Probe::Size { len }));
+            if ask.follow {
+                self.ping();
+            }
+        }
+    }
+
+    fn may_probe_sizes(&self) -> bool {
+        self.health.is_active() && self.session.is_established()
+    }
+
     /// Whether losses are to be expected.
     pub fn is_lossy(&self) -> bool {
         const LOSSY: f64 = 0.001;
@@ -410,6 +462,9 @@ impl Path {
     }
 
     fn note_losses(&mut self, arrived: u32, lost: u32) {
+        if self.blind_since.is_some() {
+            return;
+        }
         self.lost_since_ack += lost;
         let total = arrived + lost;
         if total > 0 {
@@ -458,6 +513,7 @@ impl Path {
             self.tick_due(),
             self.next_handshake,
             greet,
+            self.mtu.next_due().filter(|_| self.may_probe_sizes()),
         ]
         .into_iter()
         .flatten()
@@ -493,8 +549,10 @@ impl Path {
         if self.loss_check.is_some_and(|at| at <= now) {
             let (count, again) = self.sent.detect_losses(now, &self.rtt, lost);
             self.loss_check = again;
+            self.watch_sizes(now);
             self.note_losses(0, count);
         }
+        self.probe_sizes(now);
         if self.tick_due().is_some_and(|at| at <= now) {
             self.promised_more = false;
             self.say(MessageContent::Probe(Probe::Tick));
@@ -585,6 +643,12 @@ impl Path {
             received_bytes: self.received.bytes_total,
             lost: self.sent.lost,
             lost_spurious: self.sent.spurious,
+            mtu: self.mtu.packet_max(),
         }
     }
+}
+
+/// Bytes of the IP and UDP header of a datagram to there.
+fn headers(remote: SocketAddr) -> usize {
+    8 + if remote.is_ipv4() { 20 } else { 40 }
 }

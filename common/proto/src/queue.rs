@@ -193,14 +193,15 @@ fn take(
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();
         let sojourn = now.since(queued.since);
-        if flow.overtakers > 0 {
-            // It says nothing about the queue, and dropped twice it costs a timeout.
-            flow.overtakers -= 1;
-            return Some(queued);
-        }
+        let overtook = flow.overtakers > 0;
+        flow.overtakers -= usize::from(overtook);
         if sojourn > expiry {
             dropped.push((QueueDrop::Expired, queued));
             continue;
+        }
+        if overtook {
+            // It says nothing about the queue, and dropped twice it costs a timeout.
+            return Some(queued);
         }
         note_wait(flow, now, sojourn);
         flow.reach.note_wait(now, sojourn);

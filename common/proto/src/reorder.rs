@@ -231,6 +231,18 @@ impl Reorder {
         }
     }
 
+    /// Ends every wait at once, in order within each flow.
+    pub fn end_all(&mut self, ready: &mut VecDeque<PacketBuf>) {
+        for slot in self.blocked.drain(..) {
+            let flow = self.flows.get_mut(&slot).expect("a blocked flow exists");
+            while !flow.window.is_empty() {
+                flow.pass_front(ready, &mut self.held);
+            }
+            flow.blocked_since = None;
+            flow.lost_since = None;
+        }
+    }
+
     /// Ends the waits that have lasted long enough. `may_bring` tells whether a
     /// path may still bring something that was sent before a stamp; `repair` is
     /// how long a repair takes once the loss is known.

@@ -115,4 +115,6 @@ pub struct PathSnapshot {
     pub lost: u64,
     /// Declared lost, yet acknowledged later.
     pub lost_spurious: u64,
+    /// Largest IP packet that is known to pass in this direction, bytes.
+    pub mtu: u16,
 }

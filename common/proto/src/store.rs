@@ -7,6 +7,7 @@
 use crate::buffer::{PacketBuf, Pool};
 use crate::classify::Class;
 use crate::frame::Opening;
+use crate::limits;
 use crate::time::Time;
 
 /// Refers to a stored packet.
@@ -43,6 +44,17 @@ pub struct Stored {
     pub queued: bool,
     /// The base that its header opened.
     pub opens: Option<Opening>,
+}
+
+impl Stored {
+    /// Whether it is too old to be sent again.
+    pub fn is_stale(&self, now: Time) -> bool {
+        let age_max = match self.class {
+            Class::Realtime => limits::RETRANSMIT_AGE_REALTIME,
+            Class::Interactive | Class::Bulk => limits::RETRANSMIT_AGE_MAX,
+        };
+        now.since(self.first_sent) > age_max
+    }
 }
 
 #[derive(Debug, Default)]
@@ -114,10 +126,11 @@ impl Store {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn stored(seq: u64) -> Stored {
+    /// A packet that is under way once.
+    pub(crate) fn stored(seq: u64) -> Stored {
         Stored {
             packet: PacketBuf::new(),
             slot: 0,

@@ -2,13 +2,14 @@
 //!
 //! Figures say how fast something is; this says whether it works at all: real servers and clients
 //! ([`programs`]) through the bond, while uplinks go and come ([`uplinks`]), while the daemons are
-//! killed ([`restarts`]), with two clients at once ([`two_clients`]), and when somebody types
+//! killed ([`restarts`]), over paths that carry less than they say ([`sizes`]), with two clients at once ([`two_clients`]), and when somebody types
 //! something wrong ([`bad_input`]). One line per promise; a part that cannot be finished is a
 //! broken promise too.
 
 mod bad_input;
 mod programs;
 mod restarts;
+mod sizes;
 mod stream;
 mod two_clients;
 mod uplinks;
@@ -38,6 +39,8 @@ pub enum Part {
     Programs,
     /// The same while an uplink goes and comes back
     Uplinks,
+    /// curl and large pings where the path carries less than the interface says
+    Sizes,
     /// Two clients with the same address behind two NATs
     TwoClients,
     /// One sentence and the right exit code for what is wrong
@@ -62,6 +65,7 @@ impl Part {
                 ("wireguard-go", "wireguard-go"),
             ],
             Part::TwoClients => &[NFT, CURL, NGINX],
+            Part::Sizes => &[NFT, CURL, NGINX, ("ping", "iputils-ping")],
             Part::Restarts | Part::BadInput => &[NFT],
         }
     }
@@ -131,6 +135,7 @@ pub fn run(
             Part::Restarts => restarts::check(&mut promises, binaries, interrupt),
             Part::Programs => programs::check(&mut promises, binaries, interrupt),
             Part::Uplinks => uplinks::check(&mut promises, binaries, interrupt),
+            Part::Sizes => sizes::check(&mut promises, binaries, interrupt),
             Part::TwoClients => two_clients::check(&mut promises, binaries, interrupt),
             Part::BadInput => bad_input::check(&mut promises, binaries, interrupt),
         };

@@ -50,6 +50,9 @@ pub enum Event {
         /// Whether it swallows everything in silence.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         blackhole: Option<bool>,
+        /// Its new MTU, bytes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mtu: Option<u64>,
     },
     /// The carrier goes or comes, and the client is told.
     Carrier {
@@ -126,6 +129,7 @@ impl Event {
             jitter_ms,
             loss,
             blackhole,
+            mtu,
             ..
         } = self
         else {
@@ -142,6 +146,7 @@ impl Event {
         after.jitter_ms = jitter_ms.unwrap_or(before.jitter_ms);
         after.loss = loss.unwrap_or(before.loss);
         after.blackhole = blackhole.unwrap_or(before.blackhole);
+        after.mtu = mtu.or(before.mtu);
         Some(after)
     }
 }

@@ -95,7 +95,36 @@ fn generate(name: &str, choices: &mut Choices<'_>) -> Plan {
             plan = plan.with((at_s + after_s).min(troubled_s), event);
         }
     }
-    calm_down(plan, troubled_s)
+    calm_down(narrow(plan, troubled_s, choices), troubled_s)
+}
+
+/// Some hops carry less than the interfaces say, and one may narrow on the way. Drawn last, so that nothing else of a
+/// seed's plan depends on it.
+fn narrow(mut plan: Plan, troubled_s: f64, choices: &mut Choices<'_>) -> Plan {
+    fn mtu(choices: &mut Choices<'_>) -> u64 {
+        1_280 + choices.below(221)
+    }
+    for uplink in &mut plan.uplink {
+        if choices.one_in(3) {
+            uplink.down.mtu = Some(mtu(choices));
+            uplink.up.mtu = Some(mtu(choices));
+        }
+    }
+    if !choices.one_in(3) {
+        return plan;
+    }
+    let narrows = Event::Link {
+        uplink: choices.pick(&plan.uplink).name,
+        way: choices.pick(&[Way::Both, Way::Up, Way::Down]),
+        rate_mbit: None,
+        delay_ms: None,
+        jitter_ms: None,
+        loss: None,
+        blackhole: None,
+        mtu: Some(mtu(choices)),
+    };
+    let at_s = choices.between(0.0, troubled_s);
+    plan.with(at_s, narrows)
 }
 
 fn uplink(id: usize, choices: &mut Choices<'_>) -> UplinkSpec {
@@ -209,6 +238,7 @@ fn trouble(uplinks: &[UplinkSpec], choices: &mut Choices<'_>) -> Vec<(f64, Event
         jitter_ms: None,
         loss,
         blackhole,
+        mtu: None,
     };
     let lasts_s = choices.between(0.05, 3.0);
     match choices.below(12) {
@@ -311,6 +341,7 @@ fn calm_down(plan: Plan, at_s: f64) -> Plan {
         jitter_ms: None,
         loss: Some(0.0),
         blackhole: Some(false),
+        mtu: None,
     };
     plan.with(at_s, healed)
         .with(

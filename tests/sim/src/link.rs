@@ -1,6 +1,6 @@
 //! One direction of an emulated wire, as a pure state machine.
 //!
-//! A packet passes, in this order: the policer at the entrance; a drop-tail
+//! A packet passes, in this order: the MTU and the policer at the entrance; a drop-tail
 //! queue; the transmitter, which sends one packet after the other at the link's
 //! rate (or at the moments of a recorded trace); random loss, which therefore
 //! costs air time like the real thing; the delay line with its jitter.
@@ -41,6 +41,8 @@ pub enum Drop {
     Policed,
     /// The link swallows everything now.
     Blackhole,
+    /// It is larger than the link's MTU.
+    TooLarge,
 }
 
 /// What a link has done so far.
@@ -58,6 +60,8 @@ pub struct LinkStats {
     pub dropped_policer: u64,
     /// Packets swallowed by a blackhole.
     pub dropped_blackhole: u64,
+    /// Packets swallowed as larger than the MTU.
+    pub dropped_mtu: u64,
     /// Packets lost at random.
     pub lost: u64,
     /// Bytes that wait in the queue, with overhead.
@@ -197,6 +201,9 @@ impl<T> Link<T> {
         let refused = if self.params.blackhole {
             self.stats.dropped_blackhole += 1;
             Some(Drop::Blackhole)
+        } else if self.params.mtu.is_some_and(|mtu| len > mtu) {
+            self.stats.dropped_mtu += 1;
+            Some(Drop::TooLarge)
         } else if !self.policer_admits(now, len) {
             self.stats.dropped_policer += 1;
             Some(Drop::Policed)

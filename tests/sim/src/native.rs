@@ -153,6 +153,7 @@ mod tests {
                 jitter_ms: None,
                 loss: None,
                 blackhole: Some(on),
+                mtu: None,
             },
         };
         let specs = [FlowSpec::bulk(Direction::Up, Algorithm::Cubic)];

@@ -134,6 +134,52 @@ impl Ends {
         self.wrap(from, PROTOCOL_UDP, l4, Some(6))
     }
 
+    /// The same in fragments of at most `mtu` bytes, as its sender makes them when it is larger.
+    pub fn fragmented_udp(
+        &self,
+        from: Side,
+        number: u32,
+        payload_len: usize,
+        mtu: usize,
+    ) -> Vec<Vec<u8>> {
+        let whole = self.udp(from, number, payload_len);
+        let (head, l4) = whole.split_at(self.version.header_len());
+        let extra = match self.version {
+            Version::V4 => 0,
+            Version::V6 => 8,
+        };
+        let most = (mtu - head.len() - extra) & !7;
+        // The middle of two datagrams with the same number looks the same but for this.
+        let id = number ^ u32::from(self.client_port);
+        let pieces = l4.chunks(most).enumerate();
+        let fragment = |(at, piece): (usize, &[u8])| {
+            let more = (at + 1) * most < l4.len();
+            let mut packet = head.to_vec();
+            match self.version {
+                Version::V4 => {
+                    let field = (at * most / 8) as u16 | u16::from(more) << 13;
+                    packet[2..4].copy_from_slice(&((20 + piece.len()) as u16).to_be_bytes());
+                    packet[4..6].copy_from_slice(&(id as u16).to_be_bytes());
+                    packet[6..8].copy_from_slice(&field.to_be_bytes());
+                    packet[10..12].fill(0);
+                    let checksum = finish(sum(0, &packet));
+                    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+                }
+                Version::V6 => {
+                    let field = (at * most) as u16 | u16::from(more);
+                    packet[4..6].copy_from_slice(&((8 + piece.len()) as u16).to_be_bytes());
+                    let protocol = std::mem::replace(&mut packet[6], 44);
+                    packet.extend_from_slice(&[protocol, 0]);
+                    packet.extend_from_slice(&field.to_be_bytes());
+                    packet.extend_from_slice(&id.to_be_bytes());
+                }
+            }
+            packet.extend_from_slice(piece);
+            packet
+        };
+        pieces.map(fragment).collect()
+    }
+
     /// An echo request (from the client) or its reply (from the host), 64 bytes of ICMP.
     pub fn ping(&self, from: Side, number: u32) -> Vec<u8> {
         let mut l4 = Vec::with_capacity(64);
@@ -300,6 +346,28 @@ mod tests {
         assert_eq!(finish(sum(0, &packet[..20])), 0);
         let pseudo = sum(0, &packet[12..20]) + 6 + (packet.len() as u64 - 20);
         assert_eq!(finish(sum(pseudo, &packet[20..])), 0);
+    }
+
+    #[test]
+    fn fragments_carry_what_the_packet_carried() {
+        for version in [Version::V4, Version::V6] {
+            let ends = Ends {
+                version,
+                client_port: 40_000,
+                host_port: 443,
+            };
+            let whole = ends.udp(Side::Client, 7, 3_000);
+            let fragments = ends.fragmented_udp(Side::Client, 7, 3_000, 1_400);
+            assert_eq!(fragments.len(), 3);
+            assert!(fragments.iter().all(|f| f.len() <= 1_400));
+            let head = whole.len() - 3_008;
+            let at = match version {
+                Version::V4 => 20,
+                Version::V6 => 48,
+            };
+            let put_together: Vec<u8> = fragments.iter().flat_map(|f| f[at..].to_vec()).collect();
+            assert_eq!(put_together, whole[head..]);
+        }
     }
 
     #[test]

@@ -191,6 +191,7 @@ fn flow_report(kind: &Kind, stats: &FlowStats, from: Nanos, to: Nanos) -> FlowRe
         Kind::Voice {} => "call".to_owned(),
         Kind::Ping { .. } => "ping".to_owned(),
         Kind::Web { .. } => "pages".to_owned(),
+        Kind::Fragments { size_bytes, .. } => format!("fragments of {size_bytes} bytes"),
         Kind::Udp {
             direction,
             rate_mbit,
@@ -256,13 +257,14 @@ impl Report {
             for (way, link) in [("up", &uplink.up), ("down", &uplink.down)] {
                 let _ = writeln!(
                     out,
-                    "  {} {way}: {} delivered ({:.1} MB), {} dropped at the queue, {} lost, {} swallowed, queue max {} kB",
+                    "  {} {way}: {} delivered ({:.1} MB), {} dropped at the queue, {} lost, {} swallowed, {} too large, queue max {} kB",
                     uplink.name,
                     link.delivered,
                     link.delivered_bytes as f64 / 1e6,
                     link.dropped_queue,
                     link.lost,
                     link.dropped_blackhole,
+                    link.dropped_mtu,
                     link.queue_bytes_max / 1000
                 );
             }

@@ -75,6 +75,13 @@ pub enum Kind {
         /// Size of each, bytes.
         size_bytes: u64,
     },
+    /// Datagrams larger than any packet, both ways, which leave in fragments.
+    Fragments {
+        /// Time between two, milliseconds.
+        interval_ms: f64,
+        /// Bytes of each.
+        size_bytes: usize,
+    },
     /// Datagrams at a fixed rate.
     Udp {
         /// Which way.
@@ -268,6 +275,7 @@ enum Role {
 enum ClockedKind {
     Voice,
     Ping,
+    Fragments { bytes: usize },
     Udp { from: Side, payload: usize },
 }
 
@@ -333,6 +341,14 @@ impl Traffic {
                 },
                 Kind::Ping { interval_ms } => Role::Clocked {
                     kind: ClockedKind::Ping,
+                    interval: seconds(interval_ms / 1e3).max(MS),
+                    next: start,
+                },
+                Kind::Fragments {
+                    interval_ms,
+                    size_bytes,
+                } => Role::Clocked {
+                    kind: ClockedKind::Fragments { bytes: size_bytes },
                     interval: seconds(interval_ms / 1e3).max(MS),
                     next: start,
                 },
@@ -706,6 +722,14 @@ impl Traffic {
                             let packet = ends.udp(from, number, 172);
                             let content = Content::Datagram { bytes: 172 };
                             self.send(now, id, from, packet, content);
+                        }
+                    }
+                    ClockedKind::Fragments { bytes } => {
+                        for from in [Side::Client, Side::Server] {
+                            for packet in ends.fragmented_udp(from, number, bytes, self.mtu) {
+                                let bytes = packet.len() as u64;
+                                self.send(now, id, from, packet, Content::Datagram { bytes });
+                            }
                         }
                     }
                     ClockedKind::Udp { from, payload } => {

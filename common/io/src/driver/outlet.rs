@@ -21,6 +21,15 @@ const WAITING_MAX: usize = 1 << 20;
 /// How long a full queue below the socket is left alone; a Wi-Fi card's drains in about this.
 const QUEUE_FULL_PAUSE: Duration = Duration::from_millis(2);
 
+/// Why a train was not sent and never will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The kernel does not send to that address this way.
+    Unreachable,
+    /// The interface does not carry datagrams of that length.
+    TooLarge,
+}
+
 #[derive(Debug)]
 pub(super) struct Outlet {
     pub(super) id: SocketId,
@@ -57,18 +66,17 @@ impl Outlet {
         !self.waiting.is_empty()
     }
 
-    /// Sends a train, or keeps it if there is no room; false when the kernel refuses to send to
-    /// that address this way.
+    /// Sends a train, or keeps it if there is no room. Tells when the kernel will not take it at all.
     pub(super) fn send(
         &mut self,
         now: Time,
         transmit: &Transmit,
         datagrams: &[u8],
         stats: &mut DriverStats,
-    ) -> bool {
+    ) -> Result<(), Refusal> {
         if !self.waiting.is_empty() {
             self.keep(transmit, datagrams, stats);
-            return true;
+            return Ok(());
         }
         match self.socket.send(transmit, datagrams) {
             Sent::All => {}
@@ -81,14 +89,17 @@ impl Outlet {
                 self.retry = Some(now + QUEUE_FULL_PAUSE);
                 self.keep(transmit, &datagrams[sent..], stats);
             }
-            Sent::TooLarge => stats.sends_too_large += 1,
+            Sent::TooLarge => {
+                stats.sends_too_large += 1;
+                return Err(Refusal::TooLarge);
+            }
             Sent::Refused(why) => {
                 stats.sends_refused += 1;
                 tracing::trace!("sending to {} is refused: {why}", transmit.remote);
-                return false;
+                return Err(Refusal::Unreachable);
             }
         }
-        true
+        Ok(())
     }
 
     /// Sends what waited, as far as there is room now. Calls `refused` for trains that the kernel
@@ -97,7 +108,7 @@ impl Outlet {
         &mut self,
         now: Time,
         stats: &mut DriverStats,
-        mut refused: impl FnMut(&Transmit),
+        mut refused: impl FnMut(&Transmit, Refusal),
     ) {
         if self.retry.is_some_and(|at| now < at) {
             return;
@@ -109,11 +120,12 @@ impl Outlet {
                 Sent::All => continue,
                 Sent::TooLarge => {
                     stats.sends_too_large += 1;
+                    refused(&transmit, Refusal::TooLarge);
                     continue;
                 }
                 Sent::Refused(_) => {
                     stats.sends_refused += 1;
-                    refused(&transmit);
+                    refused(&transmit, Refusal::Unreachable);
                     continue;
                 }
                 Sent::Blocked(sent) => (sent, None),
@@ -173,17 +185,20 @@ mod tests {
         outlet.retry = Some(start + QUEUE_FULL_PAUSE);
         for number in 1..4 {
             let (transmit, datagrams) = train(number);
-            assert!(outlet.send(start, &transmit, &datagrams, &mut stats));
+            assert_eq!(
+                outlet.send(start, &transmit, &datagrams, &mut stats),
+                Ok(())
+            );
         }
         let mut buf = [0; 65_536];
         let mut meta = [quinn_udp::RecvMeta::default()];
-        outlet.resume(start, &mut stats, |_| panic!("nothing is refused"));
+        outlet.resume(start, &mut stats, |_, _| panic!("nothing is refused"));
         assert!(
             receiver
                 .recv_now(&mut [IoSliceMut::new(&mut buf)], &mut meta)
                 .is_err()
         );
-        outlet.resume(start + QUEUE_FULL_PAUSE, &mut stats, |_| {
+        outlet.resume(start + QUEUE_FULL_PAUSE, &mut stats, |_, _| {
             panic!("nothing is refused")
         });
         assert!(!outlet.is_waiting() && outlet.waiting_bytes == 0);

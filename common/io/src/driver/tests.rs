@@ -88,6 +88,9 @@ struct Bond {
     client: End,
     server: End,
     news: broadcast::Receiver<Event>,
+    /// Where the sockets meet, and the loopback's index there.
+    outside: Netlink,
+    lo: u32,
     _outside: TestNetns,
 }
 
@@ -153,6 +156,8 @@ impl Bond {
             client,
             server,
             news,
+            outside: netlink,
+            lo,
             _outside: outside,
         };
         for (number, (socket, remote)) in uplinks.into_iter().zip(remotes).enumerate() {
@@ -331,6 +336,29 @@ async fn a_tun_that_is_down_for_a_while_ends_nothing() {
         .await
         .expect("the kernel had removed it");
     done(vec![bond.transfer(true, SERVER, payload(100_000))]).await;
+    bond.stop().await;
+}
+
+#[tokio::test]
+async fn an_interface_that_becomes_narrower_than_was_said_costs_no_byte() {
+    if !root("a whole bond") {
+        return;
+    }
+    let bond = Bond::up().await;
+    done(vec![bond.transfer(true, SERVER, payload(1_000_000))]).await;
+    let narrow = bond.outside.set_link_mtu(bond.lo, 1300).await;
+    narrow.expect("set");
+    done(vec![
+        bond.transfer(true, SERVER, payload(1_000_000)),
+        bond.transfer(false, CLIENT_V6, payload(1_000_000)),
+    ])
+    .await;
+    let stats = bond.client.handle.stats().await.expect("it runs");
+    assert!(stats.sends_too_large > 0, "{stats:?}");
+    let snapshot = bond.client.handle.snapshot().await.expect("it runs");
+    let client = &snapshot.bonds[0];
+    assert!(client.paths.iter().any(|path| path.mtu <= 1300));
+    assert!(client.counters["cut"] > 0, "{:?}", client.counters);
     bond.stop().await;
 }
 

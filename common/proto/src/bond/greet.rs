@@ -8,7 +8,7 @@
 
 use super::{Bond, Context, Side};
 use crate::event::{Event, PathReason};
-use crate::frame::{CAN_RESTORE, CloseReason, Control, Hello, VERSION};
+use crate::frame::{CAN_JOIN, CAN_RESTORE, CloseReason, Control, Hello, VERSION};
 use crate::path::{Address, Greeting, MessageContent};
 use crate::session::Number;
 use crate::time::Time;
@@ -21,8 +21,8 @@ impl Bond {
             boot: self.boot,
             peer_boot: self.peer_boot.unwrap_or(0),
             path: self.paths[index].tag,
-            capabilities: CAN_RESTORE,
-            mtu: self.fitting_mtu(),
+            capabilities: CAN_RESTORE | CAN_JOIN,
+            mtu: self.own_fit(),
             role: self.paths[index].role,
             modes: self.modes,
         }
@@ -84,9 +84,7 @@ impl Bond {
             self.paths[index].first_session = Some(number.session);
         }
         self.modes = hello.modes;
-        self.peer_mtu = hello.mtu;
-        self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
-        self.mtu = self.fitting_mtu();
+        self.agree(index, &hello);
         let answer = self.hello(index);
         let path = &mut self.paths[index];
         path.role = hello.role;
@@ -96,6 +94,7 @@ impl Bond {
         }
         path.say(MessageContent::Control(Control::HelloAck(answer)));
         self.connected(now, index, ctx);
+        self.search_sizes(now, index);
     }
 
     /// Client: the server answered.
@@ -120,10 +119,31 @@ impl Bond {
             self.peer_boot = Some(hello.boot);
             self.paths[index].first_session = Some(number.session);
         }
+        let offered = self.own_fit();
+        self.agree(index, &hello);
+        self.connected(now, index, ctx);
+        self.search_sizes(now, index);
+        if self.own_fit() != offered {
+            // It is known only now that the other side does not join halves.
+            self.greet_all(now);
+        }
+    }
+
+    /// What the other side takes and can do.
+    fn agree(&mut self, index: usize, hello: &Hello) {
         self.peer_mtu = hello.mtu;
+        let joins = hello.capabilities & CAN_JOIN != 0;
+        self.peer_joins = Some(joins);
         self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
         self.mtu = self.fitting_mtu();
-        self.connected(now, index, ctx);
+        self.paths[index].mtu.agree(self.mtu, joins);
+    }
+
+    /// Client: says HELLO on every path, as something changed.
+    pub(super) fn greet_all(&mut self, now: Time) {
+        for index in 0..self.paths.len() {
+            self.greet(now, index);
+        }
     }
 
     /// Removes every path: the peer may not connect any more.

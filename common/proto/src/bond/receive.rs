@@ -20,6 +20,29 @@ use crate::stamp;
 use crate::time::Time;
 use crate::transmit::Arrival;
 
+/// Where a data frame's content lies in the buffer that it was opened into.
+#[derive(Clone, Copy, Debug)]
+struct DataFrame {
+    header: DataHeader,
+    squeezed: bool,
+    end: usize,
+}
+
+impl DataFrame {
+    fn of(frame: &Frame<'_>) -> Option<Self> {
+        let (header, squeezed, end) = match frame {
+            Frame::Data(header, inner) => (*header, false, HEADER_LEN + inner.len()),
+            Frame::Squeezed(header, rest) => (*header, true, SQUEEZED_AT + rest.len()),
+            _ => return None,
+        };
+        Some(DataFrame {
+            header,
+            squeezed,
+            end,
+        })
+    }
+}
+
 impl Bond {
     /// A datagram for one of the bond's paths.
     pub fn handle_datagram(
@@ -109,9 +132,19 @@ impl Bond {
         };
         let more = match &frame {
             Frame::Data(header, _) | Frame::Squeezed(header, _) => Some(header.more),
+            Frame::Half(half) => Some(half.header.more),
             Frame::Probe(Probe::Tick) => Some(false),
             Frame::Ack(_) | Frame::Control(_) | Frame::Probe(_) => None,
         };
+        let is_data = matches!(
+            frame,
+            Frame::Data(..) | Frame::Squeezed(..) | Frame::Half(_)
+        );
+        if is_data && !self.accepts(index, number) {
+            // Not noted, so not acknowledged: it is sent again, and by then we know each other.
+            self.drop_packet("data_before_hello");
+            return ctx.pool.put(buf);
+        }
         let incoming = Incoming {
             number,
             len: wire_len,
@@ -131,32 +164,16 @@ impl Bond {
             self.watch_address(now, index, arrival);
         }
         match frame {
-            Frame::Data(header, inner) => {
-                let inner_len = inner.len();
-                if inner_len == 0 || !self.accepts(index, number) {
-                    self.drop_packet("data_before_hello");
-                    return ctx.pool.put(buf);
+            Frame::Data(..) | Frame::Squeezed(..) => {
+                if let Some(data) = DataFrame::of(&frame) {
+                    self.handle_data_frame(now, index, sent, data, buf, ctx);
                 }
-                buf.set_content(&[], HEADER_LEN, HEADER_LEN + inner_len);
-                self.handle_data(now, index, header, sent, buf, ctx);
             }
-            Frame::Squeezed(mut header, rest) => {
-                if !self.accepts(index, number) {
-                    self.drop_packet("data_before_hello");
-                    return ctx.pool.put(buf);
-                }
-                match self.restorer.restore(&header, sent, rest) {
-                    Ok(restored) => {
-                        let end = SQUEEZED_AT + rest.len();
-                        header.release = restored.release;
-                        buf.set_content(restored.header(), SQUEEZED_AT + restored.read, end);
-                        self.handle_data(now, index, header, sent, buf, ctx);
-                    }
-                    Err(why) => {
-                        self.drop_packet(why.name());
-                        self.report_forgotten(now, index, header.flow, why);
-                        ctx.pool.put(buf);
-                    }
+            Frame::Half(half) => {
+                let second = half.second;
+                let half = (buf, len);
+                if let Some(whole) = self.joiner.take(now, number, second, half, ctx.pool) {
+                    self.handle_joined(now, index, whole, ctx);
                 }
             }
             Frame::Ack(ack) => {
@@ -172,8 +189,61 @@ impl Bond {
                     Probe::Ping { id } => {
                         self.paths[index].say(MessageContent::Probe(Probe::Pong { id }));
                     }
-                    Probe::Pong { .. } | Probe::Tick => {}
+                    Probe::Pong { .. } | Probe::Tick | Probe::Size { .. } => {}
                 }
+                ctx.pool.put(buf);
+            }
+        }
+    }
+
+    /// A data frame that came whole or is whole again, in the buffer that it was opened into.
+    fn handle_data_frame(
+        &mut self,
+        now: Time,
+        index: usize,
+        sent: u32,
+        data: DataFrame,
+        mut buf: PacketBuf,
+        ctx: &mut Context<'_>,
+    ) {
+        let DataFrame {
+            mut header,
+            squeezed,
+            end,
+        } = data;
+        if !squeezed {
+            buf.set_content(&[], HEADER_LEN, end);
+            return self.handle_data(now, index, header, sent, buf, ctx);
+        }
+        let rest = &buf.frame_room()[SQUEEZED_AT..end];
+        match self.restorer.restore(&header, sent, rest) {
+            Ok(restored) => {
+                header.release = restored.release;
+                buf.set_content(restored.header(), SQUEEZED_AT + restored.read, end);
+                self.handle_data(now, index, header, sent, buf, ctx);
+            }
+            Err(why) => {
+                self.drop_packet(why.name());
+                self.report_forgotten(now, index, header.flow, why);
+                ctx.pool.put(buf);
+            }
+        }
+    }
+
+    /// Two halves were put together to `len` bytes.
+    fn handle_joined(
+        &mut self,
+        now: Time,
+        index: usize,
+        (mut buf, len): (PacketBuf, usize),
+        ctx: &mut Context<'_>,
+    ) {
+        let decoded = frame::decode(&buf.frame_room()[..len]).ok();
+        let data = decoded.and_then(|(sent, frame)| Some((sent, DataFrame::of(&frame)?)));
+        match data {
+            Some((sent, data)) => self.handle_data_frame(now, index, sent, data, buf, ctx),
+            None => {
+                self.drop_packet("frame_malformed");
                 ctx.pool.put(buf);
             }
         }
@@ -403,6 +473,7 @@ impl Bond {
         self.flows.restart_sequences();
         self.squeezer.restart();
         self.restorer.restart();
+        self.joiner.restart(ctx.pool);
         self.stashed = None;
         self.retransmits.clear();
         self.copies.clear();

@@ -18,9 +18,10 @@ use super::{Bond, Context};
 use crate::classify::{Class, Worth};
 use crate::flow::{Flow, Queued};
 use crate::frame::{self, Ack, DataHeader, Frame, MAX_ACK_PATHS, Probe};
-use crate::path::{Address, MessageContent, Outgoing};
+use crate::halves;
+use crate::path::{Address, Kind, MessageContent, Outgoing, Path};
 use crate::schedule::{self, Choice, PathView};
-use crate::session::OVERHEAD;
+use crate::session::{Number, OVERHEAD};
 use crate::squeeze::{Form, Head};
 use crate::stamp;
 use crate::store::{PacketKey, Stored};
@@ -118,11 +119,14 @@ impl Bond {
         frame::encode(&message.content.frame(), stamp::stamp(now), ctx.scratch);
         let (len, number) = path.session.seal(ctx.scratch, out)?;
         let tick = message.content == MessageContent::Probe(Probe::Tick);
+        // Nobody waits for a probe of a size, and nobody minds when it is lost.
+        let probe = matches!(message.content, MessageContent::Probe(Probe::Size { .. }));
         let outgoing = Outgoing {
             len,
-            eliciting: true,
+            eliciting: !probe,
             limited: true,
             packet: None,
+            kind: if probe { Kind::Probe } else { Kind::Whole },
         };
         path.on_sealed(now, number, outgoing, tick.then_some(false));
         Some(transmit(message.to.unwrap_or(path.address), len))
@@ -197,6 +201,7 @@ impl Bond {
             eliciting: false,
             limited: true,
             packet: None,
+            kind: Kind::Whole,
         };
         path.on_sealed(now, number, outgoing, None);
         self.counters.acks_sent += 1;
@@ -218,11 +223,13 @@ impl Bond {
         let index = self
             .path_index(tag)
             .expect("a pick whose path is gone was put back");
-        let segment_len = self.send(now, index, first, (out, 0, usize::MAX), ctx)?;
-        let mut len = segment_len;
+        let first = self.send(now, index, first, (out, 0, usize::MAX), ctx)?;
+        let (mut len, segment_len) = (first.len, first.segment_len);
         let train = self.paths[index].train();
         let mut segments = 1;
-        while segments < max_segments && len + segment_len <= train {
+        // A shorter datagram ends the train, and two halves are one of their own.
+        while len == segments * segment_len && segments < max_segments && len + segment_len <= train
+        {
             let ready =
                 self.paths[index].ready_in(now).is_zero() && !self.paths[index].check_full();
             if !ready {
@@ -234,11 +241,8 @@ impl Bond {
             let Some(sent) = self.send(now, index, next, (out, len, segment_len), ctx) else {
                 break;
             };
-            len += sent;
+            len += sent.len;
             segments += 1;
-            if sent < segment_len {
-                break;
-            }
         }
         let mut transmit = transmit(self.paths[index].address, len);
         transmit.segment_len = segment_len;
@@ -274,7 +278,7 @@ impl Bond {
         if let Some(pick) = self.pick_copy(only) {
             return Some(pick);
         }
-        if let Some(pick) = self.pick_repair(only) {
+        if let Some(pick) = self.pick_repair(now, only, ctx) {
             return Some(pick);
         }
         let mut nearer = Nearer::default();
@@ -338,30 +342,46 @@ impl Bond {
         })
     }
 
-    fn pick_repair(&mut self, only: Option<usize>) -> Option<(u8, Pick)> {
+    /// Gives up what waited for its repair for too long, as no path worked.
+    fn drop_stale_repairs(&mut self, now: Time, ctx: &mut Context<'_>) {
+        let mut given_up = Vec::new();
         while let Some(&key) = self.retransmits.front() {
-            if self.store.get_mut(key).is_none() {
-                self.retransmits.pop_front();
-                continue;
-            }
-            let Choice::Send(index) = schedule::repair(&self.order) else {
-                return None;
-            };
-            if only.is_some_and(|o| o != index) {
-                return None;
-            }
-            // The views are as old as the train; the pacer has the last word.
-            if !self.paths[index].session.is_established() {
-                return None;
+            match self.store.get_mut(key) {
+                Some(stored) if !stored.is_stale(now) => break,
+                Some(_) => given_up.extend(self.store.remove(key, ctx.pool)),
+                None => {}
             }
             self.retransmits.pop_front();
-            return Some((self.paths[index].tag, Pick::Repair(key)));
         }
-        None
+        if !given_up.is_empty() {
+            self.skip(given_up);
+        }
     }
 
-    /// Seals a packet into `out` at `at`. Returns the datagram's length. One that would be longer than `most` is put
-    /// aside instead.
+    fn pick_repair(
+        &mut self,
+        now: Time,
+        only: Option<usize>,
+        ctx: &mut Context<'_>,
+    ) -> Option<(u8, Pick)> {
+        self.drop_stale_repairs(now, ctx);
+        let &key = self.retransmits.front()?;
+        let Choice::Send(index) = schedule::repair(&self.order) else {
+            return None;
+        };
+        if only.is_some_and(|o| o != index) {
+            return None;
+        }
+        // The views are as old as the train; the pacer has the last word.
+        if !self.paths[index].session.is_established() {
+            return None;
+        }
+        self.retransmits.pop_front();
+        Some((self.paths[index].tag, Pick::Repair(key)))
+    }
+
+    /// Seals a packet into `out` at `at`, in halves when its path asks for it. One that would be longer than `most`, or
+    /// would have to be cut in the middle of a train, is put aside instead.
     fn send(
         &mut self,
         now: Time,
@@ -369,7 +389,7 @@ impl Bond {
         pick: Pick,
         (out, at, most): (&mut Vec<u8>, usize, usize),
         ctx: &mut Context<'_>,
-    ) -> Option<usize> {
+    ) -> Option<Sealed> {
         let (key, duplicate, worth) = match pick {
             Pick::New { slot, queued } => {
                 let worth = queued.worth;
@@ -426,7 +446,9 @@ impl Bond {
             frame::write_data_header(head.whole(), &header, inner_len, stamp);
         }
         let frame_len = frame_len(&head);
-        if frame_len + OVERHEAD > most {
+        let datagram_max = self.paths[index].mtu.datagram_max();
+        let cut = frame_len + OVERHEAD > datagram_max && self.peer_joins == Some(true);
+        if frame_len + OVERHEAD > most || cut && at > 0 {
             let pick = if duplicate {
                 Pick::Copy(key)
             } else {
@@ -442,7 +464,7 @@ impl Bond {
         }
         let (slot, class, losses) = (stored.slot, stored.class, stored.losses);
         let path = &mut self.paths[index];
-        let needed = at + frame_len + OVERHEAD;
+        let needed = at + 2 * halves::datagram_len(frame_len + OVERHEAD);
         if out.len() < needed {
             out.resize(needed, 0);
         }
@@ -450,21 +472,31 @@ impl Bond {
         let sealed = stored
             .packet
             .with_head(&head.bytes[..head.len], head.skip, |frame| {
-                path.session.seal(frame, &mut out[at..])
+                seal(path, frame, cut, &mut out[at..], ctx.scratch)
             });
-        let Some((len, number)) = sealed else {
+        let Some(parts) = sealed else {
             // The session ended under us; the packet takes another path.
             self.lost.push(key);
             self.requeue_lost(now, true, ctx);
             return None;
         };
-        let outgoing = Outgoing {
-            len,
-            eliciting: true,
-            limited,
-            packet: Some(key),
-        };
-        path.on_sealed(now, number, outgoing, Some(more));
+        let (mut len, mut segment_len) = (0, 0);
+        for part in parts.into_iter().flatten() {
+            let outgoing = Outgoing {
+                len: part.len,
+                eliciting: true,
+                limited,
+                packet: Some(key),
+                kind: part.kind,
+            };
+            path.on_sealed(now, part.number, outgoing, Some(more));
+            len += part.len;
+            segment_len = segment_len.max(part.len);
+        }
+        if cut {
+            path.mtu.search(now);
+            self.counters.cut += 1;
+        }
         let counters = &mut self.counters;
         if duplicate {
             counters.duplicated += 1;
@@ -488,7 +520,7 @@ impl Bond {
             };
             self.consider_copy(now, sent);
         }
-        Some(len)
+        Some(Sealed { len, segment_len })
     }
 
     fn remember(&mut self, now: Time, slot: u16, queued: Queued) -> PacketKey {
@@ -573,6 +605,43 @@ pub(super) fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool
         flow.wide_until = now + WIDE_FOR;
     }
     flow.steady || flow.wide_until > now
+}
+
+/// A packet as it lies in the train: one datagram, or two of which the first has `segment_len` bytes.
+#[derive(Clone, Copy, Debug)]
+struct Sealed {
+    len: usize,
+    segment_len: usize,
+}
+
+/// A sealed datagram, and what it is to its packet.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    kind: Kind,
+    len: usize,
+    number: Number,
+}
+
+/// Seals a data frame as one datagram, or as two of which one lies behind the other.
+fn seal(
+    path: &mut Path,
+    frame: &[u8],
+    cut: bool,
+    out: &mut [u8],
+    scratch: &mut Vec<u8>,
+) -> Option<[Option<Part>; 2]> {
+    let mut part = |kind, frame: &[u8], out: &mut [u8]| {
+        let (len, number) = path.session.seal(frame, out)?;
+        Some(Part { kind, len, number })
+    };
+    if !cut {
+        return Some([Some(part(Kind::Whole, frame, out)?), None]);
+    }
+    halves::cut(frame, false, scratch);
+    let first = part(Kind::FirstHalf, scratch, out)?;
+    halves::cut(frame, true, scratch);
+    let second = part(Kind::SecondHalf, scratch, &mut out[first.len..])?;
+    Some([Some(first), Some(second)])
 }
 
 fn transmit(to: Address, len: usize) -> Transmit {

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use crate::frame::PathAck;
 use crate::limits;
+use crate::path::mtu::Sizes;
 use crate::path::rtt::Rtt;
 use crate::session::Number;
 use crate::stamp;
@@ -36,6 +37,28 @@ enum State {
     Lost,
 }
 
+/// What a datagram is to the packet it carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// It carries the whole packet, or none.
+    #[default]
+    Whole,
+    /// The first half; the second has the next number.
+    FirstHalf,
+    /// The second half.
+    SecondHalf,
+    /// Nothing but a size to be tried.
+    Probe,
+}
+
+/// What is known of the other half of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Other {
+    Open,
+    Arrived,
+    Lost,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     at: Time,
@@ -45,6 +68,8 @@ struct Sent {
     /// The path had nothing better to do: this says nothing about its capacity.
     limited: bool,
     packet: Option<PacketKey>,
+    kind: Kind,
+    other: Other,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +89,8 @@ pub struct Outgoing {
     pub limited: bool,
     /// The packet it carries.
     pub packet: Option<PacketKey>,
+    /// What it is to that packet.
+    pub kind: Kind,
 }
 
 /// What an acknowledgement told.
@@ -79,6 +106,8 @@ pub struct AckOutcome {
     pub newest_sent: Option<Time>,
     /// Round trip of the highest number, when it was acknowledged just now.
     pub rtt: Option<Duration>,
+    /// Bytes of a probe that arrived.
+    pub probe: Option<u16>,
 }
 
 /// The record of one path.
@@ -92,6 +121,8 @@ pub struct SentLog {
     inflight_bytes: u64,
     inflight: u32,
     margin: Duration,
+    /// Which sizes arrive.
+    pub sizes: Sizes,
     /// Datagrams declared lost.
     pub lost: u64,
     /// Of these, how many arrived after all.
@@ -129,6 +160,8 @@ impl SentLog {
             eliciting: false,
             limited: true,
             packet: None,
+            kind: Kind::Whole,
+            other: Other::Open,
         };
         if pn < self.next() {
             return;
@@ -152,7 +185,14 @@ impl SentLog {
             eliciting: out.eliciting,
             limited: out.limited,
             packet: out.packet,
+            kind: out.kind,
+            other: Other::Open,
         });
+    }
+
+    /// When the latest datagram was sent that is known to have arrived.
+    pub fn latest_arrived(&self) -> Time {
+        self.largest_acked_sent
     }
 
     /// Bytes that are in flight and will be acknowledged.
@@ -178,6 +218,43 @@ impl SentLog {
         }
         sent.state = state;
         *sent
+    }
+
+    /// A half has arrived or is lost: its other half gets to know. What is known of that one.
+    fn tell_other(&mut self, index: usize, fate: Other) -> Other {
+        let sent = self.log[index];
+        let at = match sent.kind {
+            Kind::FirstHalf => index.checked_add(1),
+            Kind::SecondHalf => index.checked_sub(1),
+            Kind::Whole | Kind::Probe => None,
+        };
+        if let Some(other) = at.and_then(|at| self.log.get_mut(at)) {
+            other.other = fate;
+        }
+        sent.other
+    }
+
+    /// A datagram is lost. Its packet goes to `lost`, once for both halves.
+    fn lose(&mut self, index: usize, lost: &mut Vec<PacketKey>) {
+        let sent = self.settle(index, State::Lost);
+        self.sizes
+            .on_lost(self.first + index as u64, usize::from(sent.len));
+        let known = self.tell_other(index, Other::Lost) == Other::Lost;
+        if !known {
+            lost.extend(sent.packet);
+        }
+    }
+
+    /// The system refused datagrams of this size and more: they were never sent, so none of them is lost. Their packets
+    /// go to `refused`.
+    pub fn take_back(&mut self, len: usize, refused: &mut Vec<PacketKey>) {
+        for index in 0..self.log.len() {
+            let sent = self.log[index];
+            if sent.state == State::InFlight && usize::from(sent.len) >= len {
+                self.settle(index, State::Unused);
+                refused.extend(sent.packet);
+            }
+        }
     }
 
     /// Takes in one path's entry of an acknowledgement that was sent `age` ago
@@ -249,7 +326,16 @@ impl SentLog {
             outcome.limited += u32::from(sent.limited);
         }
         outcome.newest_sent = outcome.newest_sent.max(Some(sent.at));
-        arrived.extend(sent.packet);
+        self.sizes.on_arrived(pn, usize::from(sent.len));
+        match sent.kind {
+            Kind::Whole => arrived.extend(sent.packet),
+            Kind::Probe => outcome.probe = outcome.probe.max(Some(sent.len)),
+            Kind::FirstHalf | Kind::SecondHalf => {
+                if self.tell_other(index, Other::Arrived) == Other::Arrived {
+                    arrived.extend(sent.packet);
+                }
+            }
+        }
     }
 
     fn forget(&mut self, now: Time) {
@@ -309,10 +395,9 @@ impl SentLog {
                 && self.largest_acked_sent.since(sent.at) >= margin;
             let due = sent.at + threshold;
             if by_count || now >= due {
-                self.settle(index, State::Lost);
+                self.lose(index, lost);
                 self.lost += 1;
                 count += 1;
-                lost.extend(sent.packet);
             } else {
                 again = Some(again.map_or(due, |t| t.min(due)));
             }
@@ -339,8 +424,7 @@ impl SentLog {
         for index in 0..self.log.len() {
             let sent = self.log[index];
             if sent.state == State::InFlight && sent.eliciting {
-                self.settle(index, State::Lost);
-                lost.extend(sent.packet);
+                self.lose(index, lost);
                 count += 1;
             }
         }
@@ -352,6 +436,8 @@ impl SentLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Store;
+    use crate::store::tests::stored;
 
     fn number(counter: u64) -> Number {
         Number {
@@ -375,6 +461,7 @@ mod tests {
             eliciting: true,
             limited: false,
             packet: None,
+            kind: Kind::Whole,
         }
     }
 
@@ -462,6 +549,67 @@ mod tests {
         let old = log.on_ack(Time::from_millis(20), &ack(2, &[(0, 3)]), &mut Vec::new());
         assert_eq!(old.datagrams, 3);
         assert_eq!(log.inflight_bytes(), 0);
+    }
+
+    /// Two halves of one packet with numbers 0 and 1, and three more datagrams.
+    fn log_of_halves() -> (SentLog, PacketKey) {
+        let key = Store::default().insert(stored(1));
+        let mut log = SentLog::default();
+        for (counter, kind) in [(0, Kind::FirstHalf), (1, Kind::SecondHalf)] {
+            let half = Outgoing {
+                kind,
+                packet: Some(key),
+                ..out()
+            };
+            log.on_sent(Time::from_millis(counter), number(counter), half);
+        }
+        for counter in 2..5 {
+            log.on_sent(Time::from_millis(counter), number(counter), out());
+        }
+        (log, key)
+    }
+
+    #[test]
+    fn a_packet_in_halves_has_arrived_when_both_have() {
+        let (mut log, key) = log_of_halves();
+        let mut arrived = Vec::new();
+        log.on_ack(Time::from_millis(20), &ack(0, &[(0, 1)]), &mut arrived);
+        assert!(arrived.is_empty());
+        log.on_ack(Time::from_millis(21), &ack(1, &[(0, 2)]), &mut arrived);
+        assert_eq!(arrived, [key]);
+    }
+
+    #[test]
+    fn a_packet_in_halves_is_lost_once_whichever_half_is() {
+        for ranges in [vec![(0, 3)], vec![(0, 4)], vec![(0, 3), (1, 1)]] {
+            let (mut log, key) = log_of_halves();
+            let (mut arrived, mut lost) = (Vec::new(), Vec::new());
+            log.on_ack(Time::from_millis(20), &ack(4, &ranges), &mut arrived);
+            log.detect_losses(Time::from_millis(900), &Rtt::default(), &mut lost);
+            assert_eq!((arrived, lost), (vec![], vec![key]), "{ranges:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_probe_is_no_loss_and_an_arrived_one_is_reported() {
+        let probe = Outgoing {
+            eliciting: false,
+            len: 1_452,
+            kind: Kind::Probe,
+            ..out()
+        };
+        for (ranges, found) in [(vec![(0, 3)], None), (vec![(0, 4)], Some(1_452))] {
+            let mut log = SentLog::default();
+            log.on_sent(Time::ZERO, number(0), probe);
+            assert_eq!(log.oldest_inflight(), None);
+            for counter in 1..4 {
+                log.on_sent(Time::from_millis(counter), number(counter), out());
+            }
+            let outcome = log.on_ack(Time::from_millis(20), &ack(3, &ranges), &mut Vec::new());
+            assert_eq!(outcome.probe, found);
+            log.detect_losses(Time::from_millis(900), &Rtt::default(), &mut Vec::new());
+            assert_eq!(log.lost, 0);
+        }
     }
 
     #[test]

@@ -64,6 +64,10 @@ pub struct LinkParams {
     pub queue_bytes: Option<u64>,
     /// Swallows everything in silence, also what is on its way.
     pub blackhole: bool,
+    /// Bytes of the largest packet that passes, from its IP header on. Larger
+    /// ones are swallowed in silence: a hop further on is narrower, and nobody tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u64>,
     /// Rate above which packets are dropped at the entrance, Mbit/s (a token bucket).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policer_mbit: Option<f64>,
@@ -91,6 +95,7 @@ impl Default for LinkParams {
             queue_ms: 100.0,
             queue_bytes: None,
             blackhole: false,
+            mtu: None,
             policer_mbit: None,
             policer_burst_bytes: 64_000,
             steps: Vec::new(),

@@ -210,6 +210,19 @@ fn a_link_at_rate_zero_keeps_its_queue_and_goes_on_later() {
 }
 
 #[test]
+fn what_exceeds_the_mtu_is_swallowed_and_the_rest_passes() {
+    let params = LinkParams {
+        mtu: Some(1400),
+        ..LinkParams::new(12.112, 15.0)
+    };
+    let mut link = Link::new(params, 1);
+    assert_eq!(link.enqueue(0, 1401, 'a'), Err(Drop::TooLarge));
+    link.enqueue(0, 1400, 'b').unwrap();
+    assert_eq!(link.poll_deliver(S), Some('b'));
+    assert_eq!(link.stats().dropped_mtu, 1);
+}
+
+#[test]
 fn a_blackhole_swallows_what_is_queued_what_travels_and_what_comes() {
     let mut link = Link::new(LinkParams::new(12.112, 50.0), 1);
     for packet in 0..5 {

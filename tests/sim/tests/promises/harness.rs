@@ -51,6 +51,7 @@ pub fn blackhole(uplink: &str, way: Way, on: bool) -> Event {
         jitter_ms: None,
         loss: None,
         blackhole: Some(on),
+        mtu: None,
     }
 }
 

@@ -287,7 +287,7 @@ impl Path {
 
     /// Looks whether its flight is full.
     pub fn check_full(&mut self) -> bool {
-        let max = self.rate.inflight_max(self.rtt.min());
+        let max = self.rate.inflight_max(self.rtt.min(), self.rtt.smoothed());
         let full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
         self.pacer.set_full(full);
         full
@@ -381,7 +381,8 @@ impl Path {
                 rtt_min: self.rtt.min(),
                 rtt: self.rtt.smoothed(),
                 limited: outcome.limited * 4 > outcome.datagrams,
-                sent: self.sent_bytes,
+                sent_at: outcome.newest_sent.unwrap_or(now),
+                sent: outcome.sent,
                 acked: outcome.datagrams,
                 lost: std::mem::take(&mut self.lost_since_ack),
             };

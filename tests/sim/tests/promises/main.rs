@@ -6,6 +6,7 @@ mod far_uplink_is_used;
 mod harness;
 mod headers_travel_squeezed;
 mod hostile_datagrams;
+mod links_of_every_kind;
 mod modes_keep_their_word;
 mod nat_rebinds;
 mod process_restarts;

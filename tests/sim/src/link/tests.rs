@@ -321,7 +321,11 @@ fn lumps_arrive_together_in_order_and_at_the_rate() {
         ..LinkParams::new(12.112, 5.0)
     };
     let arrived = flood(&mut Link::new(params, 1), 0, S, MS);
-    assert!(arrived.iter().all(|(at, _)| (at - 5 * MS) % (8 * MS) == 0));
+    assert!(
+        arrived
+            .iter()
+            .all(|(at, _)| (at - 5 * MS).is_multiple_of(8 * MS))
+    );
     assert!(arrived.windows(2).all(|pair| pair[0].1 + 1 == pair[1].1));
     assert!((990..=1000).contains(&arrived.len()));
 }

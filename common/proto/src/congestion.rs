@@ -11,32 +11,40 @@
 //! delay since the last one (the clocks differ, but the offset cancels in
 //! differences), and how much was lost.
 //!
-//! * While the delay is above its base, the link is busy all the time, so the
-//!   delivery rate *is* the capacity: the estimate follows it.
+//! * While the delay is above its base, the link is busy: the estimate follows the
+//!   delivery rate upwards, and downwards when the same datagrams arrived more
+//!   slowly than they had been sent. When they came as they went, it may have
+//!   been our own restraint, and that says nothing about the link.
 //! * While the delay is at its base, the link has room: the estimate grows,
 //!   slowly at first and faster with every round trip without a queue, and only
-//!   when there was something to send, for an idle path proves nothing.
+//!   when there was something to send, for an idle path proves nothing. On a link
+//!   that jitters, where a busy path never sees its base, it is enough that things
+//!   arrive as fast as they are sent.
 //! * The pace is the estimate, corrected so that a queue of a few milliseconds
 //!   remains. It is this small standing queue that keeps the link busy and the
 //!   estimate true.
+//! * A time in which the link stood still is no rate (`congestion/delivery.rs`).
 //!
 //! The base is the lowest delay of ten seconds. A standing queue would slowly
 //! become the base, so the queue is let run empty for a moment when it has not
-//! been empty for five seconds. When the delay stays high though we send less
-//! than arrives, the route has changed and the base is taken anew.
+//! been empty for five seconds. A delay that is far too high makes the pace fall
+//! below what arrives. A queue then shrinks; when it would be gone and the delay is
+//! still there, the route has become longer and the base is taken anew.
 
 mod delay;
 mod delivery;
 mod sending;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
 use crate::time::Time;
 use delay::Delay;
-use delivery::Delivery;
+use delivery::{Delivery, Rates};
 use sending::Sending;
 
-/// Rates below this are not measured but assumed: 160 kbit/s.
+/// Rates below this are not measured but assumed, bytes per second: 160 kbit/s.
 const FLOOR: f64 = 20_000.0;
 /// Pace over capacity while starting: doubles per round trip.
 const STARTUP_GAIN: f64 = 2.0;
@@ -50,6 +58,10 @@ const USED: f64 = 0.8;
 const FULL_PIPE_ROUNDS: u32 = 3;
 /// Half of the time a base delay is believed.
 const BASE_BUCKET: Duration = Duration::from_secs(5);
+/// Over how long a rate is taken on a link that jitters, µs: what arrives in a short span is a matter of luck.
+const NOISY_SPAN_US: u64 = 200_000;
+/// What leaves at once arrives one after the other, milliseconds ([`crate::path`]).
+const TRAIN_MS: f64 = 1.0;
 /// Acknowledgements may come this late without stopping the path.
 const ACK_SLACK: Duration = Duration::from_millis(25);
 
@@ -90,7 +102,9 @@ pub struct RateSample {
     pub rtt: Duration,
     /// The sender had less to send than the path would have carried.
     pub limited: bool,
-    /// Bytes sent on the path so far.
+    /// When the newest datagram that arrived was sent.
+    pub sent_at: Time,
+    /// Bytes sent on the path by then, with it.
     pub sent: u64,
     /// Datagrams newly acknowledged.
     pub acked: u32,
@@ -118,8 +132,11 @@ pub struct RateController {
     flat_rounds: u32,
     round_acked: u32,
     round_lost: u32,
+    round_limited: u32,
+    round_queue_ms: [f64; 2],
     loss_usual: f64,
     hold_growth_until: Time,
+    room: bool,
 }
 
 impl Default for RateController {
@@ -149,13 +166,17 @@ impl RateController {
             flat_rounds: 0,
             round_acked: 0,
             round_lost: 0,
+            round_limited: 0,
+            round_queue_ms: [0.0; 2],
             loss_usual: 0.0,
             hold_growth_until: Time::ZERO,
+            room: false,
         }
     }
 
-    /// The first round trip is known: begin with what a TCP sender would dare, a
-    /// little over ten packets per round trip.
+    /// The first round trip is known: begin with three times what a TCP sender dares (RFC 6928), and so stay ahead of
+    /// it. Were the pace no more than the sender's, the first packets would queue up in front of the path, and CUBIC
+    /// takes that for a full link (HyStart).
     pub fn begin(&mut self, now: Time, rtt: Duration) {
         if self.capacity == 0.0 {
             self.capacity = (32.0 * 1_500.0 / rtt.as_secs_f64().max(0.001)).clamp(FLOOR, 2.5e6);
@@ -213,8 +234,10 @@ impl RateController {
     }
 
     /// Bytes that may be in flight.
-    pub fn inflight_max(&self, rtt_min: Duration) -> u64 {
-        let rtt = rtt_min.as_secs_f64();
+    pub fn inflight_max(&self, rtt_min: Duration, rtt: Duration) -> u64 {
+        // What is no queue of ours is a longer route, perhaps only of the way back.
+        let queued = Duration::from_secs_f64(self.queue_ms().max(0.0) / 1e3);
+        let rtt = rtt_min.max(rtt.saturating_sub(queued)).as_secs_f64();
         let time = match self.phase {
             Phase::Startup => 2.5 * rtt + 2.0 * ACK_SLACK.as_secs_f64(),
             Phase::Cruise | Phase::Drain => 1.25 * rtt + ACK_SLACK.as_secs_f64(),
@@ -246,6 +269,8 @@ impl RateController {
         self.delay.note(now, s, self.packet_ms());
         self.round_acked += s.acked;
         self.round_lost += s.lost;
+        self.round_limited += if s.limited { s.acked } else { 0 };
+        self.round_queue_ms[0] = self.round_queue_ms[0].max(self.queue_ms());
         let target = self.target_ms(s.rtt_min);
         // On a link that jitters a part of what is seen is always there.
         let low = if self.is_noisy() {
@@ -269,20 +294,21 @@ impl RateController {
         } else {
             self.cruise(now, s, target, low, dt);
         }
-        self.sent.note(now, self.pace, s.sent);
+        self.sent.note(now, self.pace);
         self.end_round(now, s);
     }
 
     fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
         let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
-        let rate = self.delivery.rate(span, 0);
-        if let Some(rate) = rate {
-            self.capacity = self.capacity.max(rate);
+        let rates = self.delivery.rates(span, 0);
+        if let Some(rates) = rates {
+            self.capacity = self.capacity.max(rates.arrived);
         }
         self.pace = self.capacity * STARTUP_GAIN;
         let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
-        let short = rate.is_some_and(|rate| self.falls_short(now, s, rate, span));
-        let sure = short || !self.is_noisy();
+        let short = rates.is_some_and(|rates| self.falls_short(&rates));
+        // Where the delay jitters, only what was pushed into the link can have filled it.
+        let sure = !self.is_noisy() || short && !s.limited;
         self.startup_over = if self.queue_ms() > threshold && sure {
             self.startup_over + 1
         } else {
@@ -295,8 +321,8 @@ impl RateController {
                 .rate(15_000, 0)
                 .filter(|_| self.startup_over >= 2)
             {
-                // A window that was half idle shows less than earlier ones did.
-                self.capacity = rate.max(self.capacity / 2.0);
+                // A window that was half idle shows less than earlier ones did; the first guess shows nothing.
+                self.capacity = rate.max(self.round_rate / 2.0);
             }
             self.phase = Phase::Cruise;
             self.pace = self.capacity;
@@ -308,66 +334,82 @@ impl RateController {
         let rtt = s.rtt.as_secs_f64().max(0.005);
         let queue = self.queue_ms();
         let high = 2.0 * target + 2.0;
-        if queue > target {
+        self.room = self.shows_room(queue, low, high);
+        if queue > target && !self.room {
             self.growth = GROWTH_MIN;
         }
         if queue > low {
             let (span, settle) = if self.is_noisy() {
-                // What arrives in a short span is a matter of luck.
-                (200_000, 0.2)
+                (NOISY_SPAN_US, 0.2)
             } else if queue > high {
                 (20_000, 0.02)
             } else {
                 (60_000, 0.1)
             };
             let since = self.busy_since_us.unwrap_or(self.delivery.clock_us());
-            if let Some(rate) = self.delivery.rate(span, since) {
-                // Less than we sent is the link's doing; as much as we sent may
-                // be our own restraint, and then says nothing.
-                let falls = self.falls_short(now, s, rate, span) && !self.delay.is_doubtful();
-                if rate > self.capacity || falls {
-                    self.capacity += (rate - self.capacity) * (dt / settle).min(1.0);
+            if let Some(rates) = self.delivery.rates(span, since) {
+                let falls = self.falls_short(&rates) && !self.delay.is_doubtful();
+                if rates.arrived > self.capacity || falls {
+                    self.capacity += (rates.arrived - self.capacity) * (dt / settle).min(1.0);
                 }
             }
-        } else if !s.limited && now >= self.hold_growth_until {
+        }
+        if self.room && !s.limited && now >= self.hold_growth_until {
             // Room is proven only by a round trip in which the pace was used.
             let span = (s.rtt.as_micros() as u64).clamp(15_000, 100_000);
             let used = self.delivery.rate(span, 0).unwrap_or(0.0);
-            if used > USED * self.sent.pace_at(now - s.rtt).unwrap_or(self.pace) {
+            let pace = self.sent.pace_at(self.delivery.sent_at());
+            if used > USED * pace.unwrap_or(self.pace) {
                 self.capacity *= 1.0 + self.growth * (dt / rtt).min(1.0);
             }
         }
         self.capacity = self.capacity.max(FLOOR);
         let mut correction = ((target - queue) / 1e3 / (3.0 * rtt).max(0.03)).clamp(-0.3, 0.08);
         self.delay.watch_step(now, s.rtt);
-        let route = self.delay.watch_route(now, s.rtt, high, self.capacity);
+        let spared_ms = self.delivery.rates(20_000, 0).map_or(0.0, |rates| {
+            (1.0 - rates.sent / self.capacity).max(0.0) * self.delivery.step_ms()
+        });
+        let route = self.delay.watch_route(now, high, self.capacity, spared_ms);
         if let Some(before) = route {
             self.capacity = self.capacity.max(0.9 * before);
         }
         correction = self.drain(now, s, queue, target).unwrap_or(correction);
         self.pace = self.capacity * (1.0 + correction);
+        if queue > high {
+            // Whatever is believed: less than what arrives lets a queue shrink, and leaves a longer route as it is.
+            let span = (s.rtt.as_micros() as u64).clamp(20_000, 100_000);
+            let arrived = self.delivery.rate(span, 0).unwrap_or(self.capacity);
+            self.pace = self
+                .pace
+                .min(arrived * (1.0 + correction))
+                .max(0.4 * self.capacity);
+        }
     }
 
-    /// Whether clearly less arrived over the last `span` µs than was sent for it: only then was the link busy
-    /// because of us. What jitter and the size of a packet can do to such a short span is allowed for.
-    fn falls_short(&self, now: Time, s: &RateSample, rate: f64, span: u64) -> bool {
-        let queued = Duration::from_secs_f64(self.queue_ms().max(0.0) / 1e3);
-        let span = Duration::from_micros(span);
-        let then = now - s.rtt_min - queued;
-        // Held back by a full flight alone, it would have sent at its pace.
-        let sent = if s.limited {
-            self.sent.rate(then, span)
-        } else {
-            self.sent.pace_at(then)
+    /// Whether the link could carry more. On one that jitters the delay of a busy path is never at its base: there it
+    /// is enough that things arrive as fast as they are sent.
+    fn shows_room(&self, queue: f64, low: f64, high: f64) -> bool {
+        let as_sent = || {
+            let rates = self.delivery.rates(NOISY_SPAN_US, 0);
+            rates.is_some_and(|rates| !self.falls_short(&rates))
         };
-        let Some(sent) = sent else { return false };
-        let span_s = span.as_secs_f64();
-        let mut allowed = 0.02;
-        if self.is_noisy() {
-            allowed += (self.delay.noise_ms() / 1e3 / span_s).min(0.1);
-        }
-        let packet = if s.limited { 1_500.0 / span_s } else { 0.0 };
-        rate < (1.0 - allowed) * sent - packet
+        queue <= low || self.is_noisy() && queue <= high + self.delay.noise_ms() && as_sent()
+    }
+
+    /// Whether datagrams arrived clearly more slowly than they were sent: a queue grew, so the link was busy, and as
+    /// fast as they arrived. When they came as they went it may have been our own restraint.
+    fn falls_short(&self, rates: &Rates) -> bool {
+        rates.arrived < rates.sent * (1.0 - self.allowed(rates))
+    }
+
+    /// How far both rates may differ on a link that is not busy: what jitter can do to a span.
+    fn allowed(&self, rates: &Rates) -> f64 {
+        let jitter = if self.is_noisy() {
+            self.delay.noise_ms()
+        } else {
+            TRAIN_MS
+        };
+        0.01 + (jitter / 1e3 / rates.span_s).min(0.5)
     }
 
     /// Lets the queue run empty when it has not been for long.
@@ -402,29 +444,34 @@ impl RateController {
         if now.since(self.round_at) < s.rtt.max(Duration::from_millis(10)) {
             return;
         }
-        let rate = self
-            .delivery
-            .rate((s.rtt.as_micros() as u64).clamp(15_000, 100_000), 0);
-        let rate = rate.unwrap_or(0.0);
+        let span = (s.rtt.as_micros() as u64).clamp(15_000, 100_000);
+        let rates = self.delivery.rates(span, 0);
+        let rate = rates.map_or(0.0, |rates| rates.arrived);
+        let short = rates.is_some_and(|rates| self.falls_short(&rates));
         let total = self.round_acked + self.round_lost;
         let loss = if total == 0 {
             0.0
         } else {
             f64::from(self.round_lost) / f64::from(total)
         };
+        let limited = self.round_limited * 4 > self.round_acked;
+        // A loss is told of a round trip after the queue that caused it.
+        let queue_ms = self.round_queue_ms[0].max(self.round_queue_ms[1]);
+        self.round_queue_ms = [0.0, self.round_queue_ms[0]];
         self.round_at = now;
         self.round_acked = 0;
         self.round_lost = 0;
-        if s.limited {
+        self.round_limited = 0;
+        if limited {
             return;
         }
         match self.phase {
             Phase::Startup => {
-                if rate < self.round_rate * 1.25 {
-                    self.flat_rounds += 1;
-                } else {
+                if rate >= self.round_rate * 1.25 {
                     self.flat_rounds = 0;
                     self.round_rate = rate;
+                } else if short {
+                    self.flat_rounds += 1;
                 }
             }
             Phase::Cruise => {
@@ -433,176 +480,19 @@ impl RateController {
                 // arriving than was sent, is the sign; random loss is usual.
                 let excess = loss > 2.0 * self.loss_usual + 0.05;
                 self.loss_usual += (loss - self.loss_usual) / 16.0;
-                if excess && self.queue_ms() <= 1.0 && rate > 0.0 && rate < 0.93 * self.pace {
+                if excess
+                    && queue_ms <= self.target_ms(s.rtt_min)
+                    && rate > 0.0
+                    && rate < 0.93 * self.pace
+                {
                     self.capacity = rate;
                     self.growth = GROWTH_MIN;
                     self.hold_growth_until = now + Duration::from_secs(1);
-                } else if self.queue_ms() <= 0.4 * self.target_ms(s.rtt_min) {
+                } else if self.room {
                     self.growth = (self.growth * 1.7).min(GROWTH_MAX);
                 }
             }
             Phase::Drain => {}
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use super::*;
-
-    /// A link with one bottleneck: the sender obeys the controller, the receiver
-    /// acknowledges every 5 ms.
-    struct Bench {
-        c: RateController,
-        now_us: u64,
-        delay_us: u64,
-        rate: f64,
-        credit: f64,
-        busy_until_us: f64,
-        arrivals: VecDeque<(u64, u64)>,
-        acks: VecDeque<(u64, RateSample)>,
-        received: u64,
-        inflight: u64,
-        sent: u64,
-        unacked: u64,
-        next_ack_us: u64,
-        min_delay: u64,
-        queue_ms_max: f64,
-    }
-
-    impl Bench {
-        fn new(rate: f64, delay_us: u64) -> Self {
-            let mut c = RateController::new();
-            c.begin(Time::ZERO, Duration::from_micros(2 * delay_us));
-            Bench {
-                c,
-                now_us: 0,
-                delay_us,
-                rate,
-                credit: 0.0,
-                busy_until_us: 0.0,
-                arrivals: VecDeque::new(),
-                acks: VecDeque::new(),
-                received: 0,
-                inflight: 0,
-                sent: 0,
-                unacked: 0,
-                next_ack_us: 0,
-                min_delay: u64::MAX,
-                queue_ms_max: 0.0,
-            }
-        }
-
-        /// Runs for a while and returns the share of the rate that arrived.
-        fn run(&mut self, millis: u64) -> f64 {
-            let before = self.received;
-            let end = self.now_us + millis * 1_000;
-            let rtt = Duration::from_micros(2 * self.delay_us + 5_000);
-            while self.now_us < end {
-                self.now_us += 100;
-                self.credit =
-                    (self.credit + self.c.pace() / 1e4).min(3_000.0 + self.c.pace() / 1e3);
-                while self.credit >= 1_500.0 && self.inflight + 1_500 < self.c.inflight_max(rtt) {
-                    self.credit -= 1_500.0;
-                    self.inflight += 1_500;
-                    self.sent += 1_500;
-                    let start = self.busy_until_us.max(self.now_us as f64);
-                    self.busy_until_us = start + 1_500.0 / self.rate * 1e6;
-                    let delay = self.busy_until_us as u64 + self.delay_us - self.now_us;
-                    self.arrivals.push_back((self.now_us + delay, delay));
-                }
-                while self.arrivals.front().is_some_and(|a| a.0 <= self.now_us) {
-                    let (_, delay) = self.arrivals.pop_front().unwrap();
-                    self.received += 1_500;
-                    self.unacked += 1_500;
-                    self.min_delay = self.min_delay.min(delay);
-                }
-                let queue = (self.busy_until_us - self.now_us as f64) / 1e3;
-                self.queue_ms_max = self.queue_ms_max.max(queue);
-                if self.now_us >= self.next_ack_us && self.unacked > 0 {
-                    self.next_ack_us = self.now_us + 5_000;
-                    let sample = RateSample {
-                        arrival_us: self.now_us as u32,
-                        bytes: self.received as u32,
-                        min_delay: (self.min_delay / 8) as u32,
-                        rtt_min: rtt,
-                        rtt,
-                        limited: false,
-                        acked: (self.unacked / 1_500) as u32,
-                        lost: 0,
-                        sent: self.sent,
-                    };
-                    self.min_delay = u64::MAX;
-                    self.acks.push_back((self.now_us + self.delay_us, sample));
-                    self.unacked = 0;
-                }
-                while self.acks.front().is_some_and(|a| a.0 <= self.now_us) {
-                    let (_, sample) = self.acks.pop_front().unwrap();
-                    self.inflight -= u64::from(sample.acked) * 1_500;
-                    self.c
-                        .on_ack(Time::from_nanos(self.now_us * 1_000), &sample);
-                }
-            }
-            (self.received - before) as f64 / (self.rate * millis as f64 / 1e3)
-        }
-    }
-
-    const MBIT: f64 = 1e6 / 8.0;
-
-    #[test]
-    fn it_finds_the_rate_of_any_link_and_keeps_its_queue_short() {
-        for (mbit, delay_ms) in [
-            (1.0, 20),
-            (10.0, 75),
-            (20.0, 30),
-            (50.0, 7),
-            (300.0, 5),
-            (100.0, 150),
-        ] {
-            let mut b = Bench::new(mbit * MBIT, delay_ms * 1_000);
-            b.run(4_000);
-            b.queue_ms_max = 0.0;
-            let share = b.run(10_000);
-            assert!(share > 0.98, "{mbit} Mbit/s, {delay_ms} ms: {share:.3}");
-            // The queue answers a round trip later than it is asked.
-            let bound = 12.0 + 30.0 / mbit + f64::from(delay_ms as u32) / 5.0;
-            assert!(
-                b.queue_ms_max < bound,
-                "{mbit} Mbit/s, {delay_ms} ms: {:.1}",
-                b.queue_ms_max
-            );
-        }
-    }
-
-    #[test]
-    fn it_starts_within_a_dozen_round_trips() {
-        let mut b = Bench::new(50.0 * MBIT, 15_000);
-        b.run(400);
-        assert!(b.run(300) > 0.9);
-    }
-
-    #[test]
-    fn it_follows_a_rate_that_rises_and_falls() {
-        let mut b = Bench::new(10.0 * MBIT, 8_000);
-        b.run(3_000);
-        b.rate = 60.0 * MBIT;
-        b.run(400);
-        assert!(b.run(1_000) > 0.95, "after the rise");
-        b.rate = 10.0 * MBIT;
-        b.run(500);
-        b.queue_ms_max = 0.0;
-        assert!(b.run(1_000) > 0.95, "after the fall");
-        assert!(b.queue_ms_max < 20.0, "{}", b.queue_ms_max);
-    }
-
-    #[test]
-    fn a_longer_route_is_not_taken_for_a_queue_for_long() {
-        let mut b = Bench::new(20.0 * MBIT, 10_000);
-        b.run(3_000);
-        b.delay_us = 40_000;
-        b.run(2_000);
-        assert!(b.run(3_000) > 0.95);
     }
 }

@@ -39,7 +39,8 @@ use crate::transmit::Arrival;
 
 /// Longest train of datagrams handed over at once, in time of the path's rate.
 const TRAIN: Duration = Duration::from_millis(1);
-/// After this long without a successor the promise "more follows" is taken back.
+/// After this long without a successor the promise "more follows" is taken back, but not while the pacer holds the
+/// successor back: a packet's time and a quarter, well before the other side takes two for silence.
 const TICK_AFTER: Duration = Duration::from_millis(5);
 /// Shortest wait for the answer to a HELLO.
 const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
@@ -286,13 +287,17 @@ impl Path {
     /// When the pacer lets it send as much as fits into one train.
     pub fn next_train(&self) -> Time {
         // The first packet of the train may leave when the credit is there for all before it.
-        let packet = Duration::from_secs_f64(1_500.0 / self.rate.pace());
-        self.pacer.next_send() + TRAIN.saturating_sub(packet)
+        self.pacer.next_send() + TRAIN.saturating_sub(self.packet_time())
+    }
+
+    /// What one full packet takes at its pace.
+    fn packet_time(&self) -> Duration {
+        Duration::from_secs_f64(1_500.0 / self.rate.pace())
     }
 
     /// Looks whether its flight is full.
     pub fn check_full(&mut self) -> bool {
-        let max = self.rate.inflight_max(self.rtt.min());
+        let max = self.rate.inflight_max(self.rtt.min(), self.rtt.smoothed());
         let full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
         self.pacer.set_full(full);
         full
@@ -390,7 +395,8 @@ impl Path {
                 rtt_min: self.rtt.min(),
                 rtt: self.rtt.smoothed(),
                 limited: outcome.limited * 4 > outcome.datagrams,
-                sent: self.sent_bytes,
+                sent_at: outcome.newest_sent.unwrap_or(now),
+                sent: outcome.sent,
                 acked: outcome.datagrams,
                 lost: std::mem::take(&mut self.lost_since_ack),
             };
@@ -491,13 +497,16 @@ impl Path {
         Signs {
             oldest_inflight: self.sent.oldest_inflight(),
             last_traffic: self.last_sent.max(heard),
+            packet: self.packet_time(),
             alone,
             busy,
         }
     }
 
     fn tick_due(&self) -> Option<Time> {
-        (self.promised_more && self.health.is_active()).then(|| self.last_sent + TICK_AFTER)
+        let successor = self.packet_time() * 5 / 4;
+        (self.promised_more && self.health.is_active())
+            .then(|| self.last_sent + TICK_AFTER.max(successor))
     }
 
     /// When [`Self::on_time`] is needed next.

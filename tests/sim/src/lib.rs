@@ -5,8 +5,8 @@
 //! [`workload`] is the traffic, both ends of it, over the TCP of [`tcp`];
 //! [`check`] knows what must always hold, [`report`] what came of it, and
 //! [`native`] what the same traffic gets without any tunnel; [`sweep`] puts the
-//! two beside each other over many random links, and [`phases`] plays one plan with
-//! its timeline at many moments. [`cellular`] makes traces for links to replay.
+//! two beside each other over many random links, [`kinds`] over one link of each
+//! kind, and [`phases`] plays one plan with its timeline at many moments. [`cellular`] makes traces for links to replay.
 //!
 //! [`link`] stands alone (without the feature `world`), so that the lab can drive
 //! the same model in real time.
@@ -19,6 +19,8 @@ pub mod check;
 pub mod event;
 #[cfg(feature = "world")]
 pub mod generate;
+#[cfg(feature = "world")]
+pub mod kinds;
 pub mod link;
 #[cfg(feature = "world")]
 pub mod nat;

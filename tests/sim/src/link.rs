@@ -2,8 +2,9 @@
 //!
 //! A packet passes, in this order: the MTU and the policer at the entrance; a drop-tail
 //! queue; the transmitter, which sends one packet after the other at the link's
-//! rate (or at the moments of a recorded trace); random loss, which therefore
-//! costs air time like the real thing; the delay line with its jitter.
+//! rate (or at the moments of a recorded trace, or at once while its token bucket
+//! lasts); random loss, which therefore costs air time like the real thing; the
+//! delay line with its jitter and its lumps.
 //!
 //! Whoever drives it says what time it is, in nanoseconds since any origin: the
 //! simulator jumps, the lab reads the monotonic clock. All moments inside are
@@ -90,7 +91,8 @@ pub struct Link<T> {
     policer_filled: Nanos,
 
     queue: VecDeque<Queued<T>>,
-    /// The transmitter has worked on the head of the queue up to this moment.
+    /// The transmitter has worked on the head of the queue up to this moment. With a token bucket this lags behind
+    /// the time by what is in the bucket.
     served_until: Nanos,
     replay: Option<Replay>,
     /// Whether the last packet was lost: the bad state of the Gilbert-Elliott model.
@@ -286,7 +288,13 @@ impl<T> Link<T> {
         {
             head.work = left;
         }
-        self.served_until = self.served_until.max(at);
+        // What waits, waits for tokens: the bucket is empty.
+        let bucket_since = if self.queue.is_empty() {
+            at.saturating_sub(self.bucket())
+        } else {
+            at
+        };
+        self.served_until = self.served_until.max(bucket_since);
         let step = self.params.steps.get(self.step);
         let rate_mbit = step
             .and_then(|step| step.rate_mbit)
@@ -347,7 +355,7 @@ impl<T> Link<T> {
     fn work_left(&self, head: &Queued<T>, now: Nanos) -> u128 {
         match (self.rate_bit_s, &self.replay) {
             (Some(rate), None) => {
-                let began = self.served_until.max(head.arrived);
+                let began = self.began(head);
                 let done = u128::from(now.saturating_sub(began)) * u128::from(rate);
                 head.work.saturating_sub(done)
             }
@@ -358,17 +366,36 @@ impl<T> Link<T> {
     /// When the head of the queue will have been sent if nothing changes.
     fn head_done(&self) -> Option<Nanos> {
         let head = self.queue.front()?;
-        let began = self.served_until.max(head.arrived);
         if let Some(replay) = &self.replay {
-            return Some(replay.next().max(began));
+            return Some(replay.next().max(self.served_until).max(head.arrived));
         }
         match self.rate_bit_s {
-            None => Some(began),
+            None => Some(self.began(head)),
             Some(0) => None,
             Some(rate) => {
                 let takes = head.work.div_ceil(u128::from(rate));
-                Some(began.saturating_add(Nanos::try_from(takes).unwrap_or(Nanos::MAX)))
+                Some(
+                    self.began(head)
+                        .saturating_add(Nanos::try_from(takes).unwrap_or(Nanos::MAX)),
+                )
             }
+        }
+    }
+
+    /// When the transmitter began with the head of the queue. What lies in the bucket was earned before it came.
+    fn began(&self, head: &Queued<T>) -> Nanos {
+        self.served_until
+            .max(head.arrived.saturating_sub(self.bucket()))
+    }
+
+    /// The time in which the bucket fills.
+    fn bucket(&self) -> Nanos {
+        match self.rate_bit_s {
+            Some(rate) if rate > 0 && self.replay.is_none() => {
+                let bits = u128::from(self.params.burst_bytes) * WORK_PER_BYTE;
+                Nanos::try_from(bits / u128::from(rate)).unwrap_or(Nanos::MAX)
+            }
+            _ => 0,
         }
     }
 
@@ -381,7 +408,8 @@ impl<T> Link<T> {
             && done <= until
         {
             self.served_until = done;
-            self.head_sent(done);
+            let arrived = self.queue.front().map_or(0, |head| head.arrived);
+            self.head_sent(done.max(arrived));
         }
     }
 
@@ -421,7 +449,9 @@ impl<T> Link<T> {
             self.stats.lost += 1;
             return;
         }
-        let mut at = sent.saturating_add(self.scattered_delay());
+        let mut at = self
+            .end_of_lump(sent)
+            .saturating_add(self.scattered_delay());
         if !self.params.jitter_reorders {
             at = at.max(self.last_delivery);
         }
@@ -440,6 +470,14 @@ impl<T> Link<T> {
                 packet: head.packet,
             },
         );
+    }
+
+    /// When what was sent at `sent` travels on.
+    fn end_of_lump(&self, sent: Nanos) -> Nanos {
+        match nanos(self.params.lump_ms) {
+            0 => sent,
+            lump => sent.div_ceil(lump).saturating_mul(lump),
+        }
     }
 
     fn is_lost(&mut self) -> bool {

@@ -8,6 +8,7 @@ use marline_sim::cellular;
 use marline_sim::check::Violation;
 use marline_sim::event::Plan;
 use marline_sim::generate;
+use marline_sim::kinds::{self, Kind, Table};
 use marline_sim::packet::Side;
 use marline_sim::phases;
 use marline_sim::report::{self, Report};
@@ -61,6 +62,11 @@ enum Command {
     /// For each seed, one to five links and a download over them, with each congestion
     /// control: through the bond, through each link alone with and without the tunnel.
     Sweep(SweepOptions),
+    /// One link of each kind, one flow and pings: the share of native, and the queue.
+    ///
+    /// For each kind, rate, round trip and congestion control: a download and pings over a
+    /// bond of one link, and the same natively.
+    Kinds(KindsOptions),
     /// Prints a trace of a mobile link that nobody recorded, in Mahimahi's format.
     Trace(TraceOptions),
 }
@@ -76,6 +82,47 @@ struct TraceOptions {
     /// Its mean rate, Mbit/s.
     #[arg(long, default_value_t = 12.0)]
     mbit: f64,
+}
+
+#[derive(Debug, Args)]
+struct KindsOptions {
+    /// Kinds of links; all when left out.
+    #[arg(long, value_delimiter = ',', value_parser = Kind::parse)]
+    kinds: Vec<Kind>,
+    /// Rates, Mbit/s.
+    #[arg(
+        long,
+        value_name = "MBIT",
+        value_delimiter = ',',
+        default_value = "0.5,2,10,50"
+    )]
+    rates: Vec<f64>,
+    /// Round trips, milliseconds.
+    #[arg(
+        long,
+        value_name = "MS",
+        value_delimiter = ',',
+        default_value = "10,40,150"
+    )]
+    rtts: Vec<f64>,
+    /// Congestion controls: cubic, bbr, reno.
+    #[arg(long, value_delimiter = ',', default_value = "cubic,bbr", value_parser = algorithm)]
+    cc: Vec<Algorithm>,
+    /// Virtual length of each run; the last two thirds are measured.
+    #[arg(long, value_name = "S", default_value_t = 20.0, value_parser = length)]
+    seconds: f64,
+    /// Of what is random about the links.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Threads; as many as there are processors when left out.
+    #[arg(long, value_name = "N")]
+    jobs: Option<usize>,
+    /// Print one JSON array with every cell.
+    #[arg(long)]
+    json: bool,
+    /// Print the plans, for --plan, and do not play them.
+    #[arg(long)]
+    show_plan: bool,
 }
 
 #[derive(Debug, Args)]
@@ -130,6 +177,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.command {
         Some(Command::Sweep(options)) => sweep(options).map(|()| true),
+        Some(Command::Kinds(options)) => kinds(options).map(|()| true),
         Some(Command::Trace(options)) => trace(options).map(|()| true),
         None => play(&options),
     };
@@ -214,15 +262,12 @@ fn sweep(options: &SweepOptions) -> Result<(), String> {
         }
         return Ok(());
     }
-    let jobs = options
-        .jobs
-        .or_else(|| std::thread::available_parallelism().ok().map(Into::into));
     let commit = commit();
     let plan = Sweep {
         seeds: options.seeds,
         cc: options.cc.clone(),
         duration_s: options.seconds,
-        jobs: jobs.unwrap_or(1),
+        jobs: threads(options.jobs),
     };
     let cells = sweep::run(&plan, &commit);
     let summary = sweep::summarise(&commit, options.seeds, options.seconds, cells);
@@ -230,6 +275,51 @@ fn sweep(options: &SweepOptions) -> Result<(), String> {
         println!("{}", as_json(&summary)?);
     } else {
         print!("{}", summary.text());
+    }
+    Ok(())
+}
+
+fn threads(asked: Option<usize>) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, Into::into);
+    asked.unwrap_or(processors)
+}
+
+/// No pass mark either.
+fn kinds(options: &KindsOptions) -> Result<(), String> {
+    let table = Table {
+        kinds: if options.kinds.is_empty() {
+            Kind::ALL.to_vec()
+        } else {
+            options.kinds.clone()
+        },
+        rates_mbit: options.rates.clone(),
+        rtts_ms: options.rtts.clone(),
+        cc: options.cc.clone(),
+        duration_s: options.seconds,
+        seed: options.seed,
+        jobs: threads(options.jobs),
+    };
+    let plans = kinds::cells(&table)
+        .into_iter()
+        .map(|(kind, rate, rtt, cc)| {
+            kinds::plan(kind, rate, rtt, cc, table.duration_s, table.seed)
+        });
+    for plan in plans {
+        plan.check()?;
+        if options.show_plan {
+            let text = toml::to_string(&plan).map_err(|error| error.to_string())?;
+            println!("{text}");
+        }
+    }
+    if options.show_plan {
+        return Ok(());
+    }
+    let commit = commit();
+    let cells = kinds::run(&table, &commit);
+    if options.json {
+        println!("{}", as_json(&cells)?);
+    } else {
+        print!("{}", kinds::text(&cells, &commit));
     }
     Ok(())
 }

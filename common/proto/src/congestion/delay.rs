@@ -3,8 +3,8 @@
 //! The base is the lowest delay of five to ten seconds. It can be wrong in one
 //! direction only, too low, when the route became longer. Two signs tell that
 //! from a queue: a delay that leaps and then stays level (a queue grows and
-//! shrinks, but never stands still), and a delay that stays high though less
-//! was sent for long enough. Either way the base is taken anew.
+//! shrinks, but never stands still), and a delay that stays high though so much less
+//! was sent that a queue would be gone. Either way the base is taken anew.
 //!
 //! On a link that jitters a single delay says nothing, and the lowest of ten
 //! seconds is a rare one. Such a link is looked at through the lowest delay of a
@@ -31,6 +31,17 @@ const WINDOW: Duration = Duration::from_millis(300);
 /// What one look may add.
 const NOISE_MAX_MS: f64 = 30.0;
 
+/// How much longer than its queue a link is spared before a delay that stays is believed to be the route's.
+const SPARED_MARGIN_MS: f64 = 5.0;
+
+/// A delay that is high, and what was done about it.
+#[derive(Clone, Copy, Debug)]
+struct High {
+    was_ms: f64,
+    spared_ms: f64,
+    capacity: f64,
+}
+
 /// Base delay, queue, noise, and the watch over all three.
 #[derive(Debug)]
 pub(super) struct Delay {
@@ -48,7 +59,7 @@ pub(super) struct Delay {
     leaps: u32,
     noise_ms: f64,
     looks: f64,
-    high: Option<(Time, f64, f64)>,
+    high: Option<High>,
     step: Option<(Time, f64)>,
 }
 
@@ -188,32 +199,38 @@ impl Delay {
         }
     }
 
-    /// A delay that stays above `high` ms though we sent less for long enough is
-    /// the route's. Returns the capacity that was believed when it began: what
-    /// was taken for a shrinking link since then was our own restraint.
+    /// A delay that stays above `high` ms though so much less was sent that a queue would be gone is the route's.
+    /// `spared_ms` is what the link could have sent, since the last look, beyond what it was given. Returns the
+    /// capacity that was believed when it began: what was taken for a shrinking link since then was our own restraint.
     pub fn watch_route(
         &mut self,
         now: Time,
-        rtt: Duration,
         high: f64,
         capacity: f64,
+        spared_ms: f64,
     ) -> Option<f64> {
         let queue = self.queue_ms;
         if queue <= high {
             self.high = None;
             return None;
         }
-        let (since, was, before) = *self.high.get_or_insert((now, queue, capacity));
+        let watch = self.high.get_or_insert(High {
+            was_ms: queue,
+            spared_ms: 0.0,
+            capacity,
+        });
         // Still filling, or already draining as it should: no news of the route.
-        if queue > 1.1 * was + 1.0 || queue < 0.7 * was {
-            self.high = Some((now, queue, before));
+        if queue > 1.1 * watch.was_ms + 1.0 || queue < 0.7 * watch.was_ms {
+            (watch.was_ms, watch.spared_ms) = (queue, 0.0);
             return None;
         }
-        let patience = rtt * 3 + Duration::from_micros((was * 4_000.0) as u64);
-        (now.since(since) > patience).then(|| {
-            self.rebase(now);
-            before
-        })
+        watch.spared_ms += spared_ms;
+        if watch.spared_ms < watch.was_ms + SPARED_MARGIN_MS {
+            return None;
+        }
+        let before = watch.capacity;
+        self.rebase(now);
+        Some(before)
     }
 
     fn rebase(&mut self, now: Time) {

@@ -39,6 +39,9 @@ const ALONE_PATIENCE: Duration = Duration::from_millis(1_500);
 const ACK_DELAY: Duration = Duration::from_millis(12);
 /// Acknowledgements of a busy path are never further apart without a reason.
 const PROGRESS_GAP_MIN: Duration = Duration::from_millis(25);
+/// How many full packets' time an answer may take beyond that: on a slow link one is being sent when ours comes, and the
+/// next one that tells of progress has yet to be sent.
+const PACKETS_BEFORE: u32 = 2;
 /// How much longer than a round trip the acknowledgements of a path may stay away when another went down.
 const EXCUSE: Duration = Duration::from_millis(25);
 /// A path that was silent for this long while the bond is in use is asked for a sign.
@@ -88,6 +91,8 @@ pub struct Signs {
     pub oldest_inflight: Option<Time>,
     /// When anything was sent or received last.
     pub last_traffic: Time,
+    /// What one full packet takes at the path's rate.
+    pub packet: Duration,
     /// No other path is active.
     pub alone: bool,
     /// Inner packets passed within the last seconds.
@@ -220,13 +225,15 @@ impl Health {
     }
 
     /// When an acknowledgement of the oldest datagram in flight is overdue.
-    fn overdue_at(&self, oldest: Time, rtt: &Rtt) -> Time {
+    fn overdue_at(&self, oldest: Time, rtt: &Rtt, packet: Duration) -> Time {
+        let packets = packet * PACKETS_BEFORE;
         let guard = (rtt.variance() * 4)
             .max(rtt.smoothed() / 8)
             .max(Duration::from_millis(10));
-        let by_age = oldest + rtt.smoothed() + guard + ACK_DELAY;
+        let by_age = oldest + rtt.smoothed() + guard + ACK_DELAY + packets;
         // While acknowledgements still come, the path is slow, not dead.
-        let by_progress = self.last_progress + PROGRESS_GAP_MIN.max(self.progress_gap * 2);
+        let by_progress =
+            self.last_progress + PROGRESS_GAP_MIN.max(self.progress_gap * 2) + packets;
         by_age.max(by_progress).max(self.excused_until)
     }
 
@@ -252,10 +259,11 @@ impl Health {
                 let quiet = signs.last_traffic + idle;
                 match signs.oldest_inflight {
                     None => Some(quiet.max(self.next_probe)),
-                    Some(oldest) if signs.alone => {
-                        Some(self.overdue_at(oldest, rtt).max(self.next_probe))
-                    }
-                    Some(oldest) => Some(self.overdue_at(oldest, rtt)),
+                    Some(oldest) if signs.alone => Some(
+                        self.overdue_at(oldest, rtt, signs.packet)
+                            .max(self.next_probe),
+                    ),
+                    Some(oldest) => Some(self.overdue_at(oldest, rtt, signs.packet)),
                 }
             }
         }
@@ -348,6 +356,7 @@ mod tests {
         Signs {
             oldest_inflight: oldest_ms.map(Time::from_millis),
             last_traffic: Time::from_millis(oldest_ms.unwrap_or(0)),
+            packet: Duration::ZERO,
             alone,
             busy: true,
         }
@@ -384,6 +393,17 @@ mod tests {
         assert!((75..=100).contains(&at), "{at}");
         assert_eq!(wish, Wish::GiveUpFlight);
         assert_eq!(change, Some(Change::Down(PathReason::AckOverdue)));
+    }
+
+    #[test]
+    fn a_slow_link_gets_the_time_of_its_packets() {
+        let (mut h, rtt) = active();
+        let slow = Signs {
+            packet: Duration::from_millis(48),
+            ..signs(Some(45), false)
+        };
+        let (at, ..) = until_wish(&mut h, &rtt, slow, 50);
+        assert!((171..=196).contains(&at), "{at}");
     }
 
     #[test]

@@ -63,6 +63,8 @@ enum Other {
 struct Sent {
     at: Time,
     len: u16,
+    /// Bytes that had been sent with it.
+    total: u64,
     state: State,
     eliciting: bool,
     /// The path had nothing better to do: this says nothing about its capacity.
@@ -104,6 +106,8 @@ pub struct AckOutcome {
     pub limited: u32,
     /// When the newest of them was sent.
     pub newest_sent: Option<Time>,
+    /// Bytes that had been sent on the path by then, with it.
+    pub sent: u64,
     /// Round trip of the highest number, when it was acknowledged just now.
     pub rtt: Option<Duration>,
     /// Bytes of a probe that arrived.
@@ -120,6 +124,7 @@ pub struct SentLog {
     largest_acked_sent: Time,
     inflight_bytes: u64,
     inflight: u32,
+    total: u64,
     margin: Duration,
     /// Which sizes arrive.
     pub sizes: Sizes,
@@ -156,6 +161,7 @@ impl SentLog {
         let unused = Sent {
             at: now,
             len: 0,
+            total: self.total,
             state: State::Unused,
             eliciting: false,
             limited: true,
@@ -178,9 +184,11 @@ impl SentLog {
             self.inflight_bytes += out.len as u64;
             self.inflight += 1;
         }
+        self.total += out.len as u64;
         self.log.push_back(Sent {
             at: now,
             len: out.len as u16,
+            total: self.total,
             state: State::InFlight,
             eliciting: out.eliciting,
             limited: out.limited,
@@ -326,6 +334,7 @@ impl SentLog {
             outcome.limited += u32::from(sent.limited);
         }
         outcome.newest_sent = outcome.newest_sent.max(Some(sent.at));
+        outcome.sent = outcome.sent.max(sent.total);
         self.sizes.on_arrived(pn, usize::from(sent.len));
         match sent.kind {
             Kind::Whole => arrived.extend(sent.packet),

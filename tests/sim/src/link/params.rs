@@ -68,6 +68,12 @@ pub struct LinkParams {
     /// ones are swallowed in silence: a hop further on is narrower, and nobody tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u64>,
+    /// Depth of a token bucket that is filled at the rate, bytes: after a pause so much leaves at once, and only
+    /// then the rate holds (a shaper such as Linux's `tbf`). 0: each packet takes its time.
+    pub burst_bytes: u64,
+    /// What was sent within such a stretch of time arrives in one lump at its end, milliseconds (Wi-Fi's aggregates,
+    /// a modem's upstream grants). 0: each packet travels alone.
+    pub lump_ms: f64,
     /// Rate above which packets are dropped at the entrance, Mbit/s (a token bucket).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policer_mbit: Option<f64>,
@@ -96,6 +102,8 @@ impl Default for LinkParams {
             queue_bytes: None,
             blackhole: false,
             mtu: None,
+            burst_bytes: 0,
+            lump_ms: 0.0,
             policer_mbit: None,
             policer_burst_bytes: 64_000,
             steps: Vec::new(),
@@ -190,6 +198,7 @@ impl LinkParams {
             ("delay_ms", self.delay_ms),
             ("jitter_ms", self.jitter_ms),
             ("queue_ms", self.queue_ms),
+            ("lump_ms", self.lump_ms),
             ("policer_mbit", self.policer_mbit.unwrap_or(0.0)),
         ] {
             not_negative(field, value)?;

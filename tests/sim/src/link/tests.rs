@@ -302,6 +302,48 @@ fn a_policer_lets_the_burst_through_and_then_its_rate() {
 }
 
 #[test]
+fn a_token_bucket_lets_its_burst_through_at_once_and_then_the_rate_and_fills_again_in_a_pause() {
+    let params = LinkParams {
+        burst_bytes: 10 * 1514,
+        ..LinkParams::new(12.112, 5.0)
+    };
+    let mut link = Link::new(params, 1);
+    // 1,514 bytes take 1 ms.
+    let mut burst = |at: Nanos| {
+        (0..15).for_each(|n| link.enqueue(at, 1500, n).unwrap());
+        let mut arrived = Vec::new();
+        while let Some(now) = link.next_deadline() {
+            while link.poll_deliver(now).is_some() {
+                arrived.push(now - at);
+            }
+        }
+        arrived
+    };
+    let mut expected = vec![5 * MS; 10];
+    expected.extend((6..=10).map(|ms| ms * MS));
+    assert_eq!(burst(S), expected);
+    // 4 ms after the last one left there are four more tokens.
+    assert_eq!(burst(S + 9 * MS)[3..5], [5 * MS, 6 * MS]);
+    assert_eq!(burst(2 * S), expected);
+}
+
+#[test]
+fn lumps_arrive_together_in_order_and_at_the_rate() {
+    let params = LinkParams {
+        lump_ms: 8.0,
+        ..LinkParams::new(12.112, 5.0)
+    };
+    let arrived = flood(&mut Link::new(params, 1), 0, S, MS);
+    assert!(
+        arrived
+            .iter()
+            .all(|(at, _)| (at - 5 * MS).is_multiple_of(8 * MS))
+    );
+    assert!(arrived.windows(2).all(|pair| pair[0].1 + 1 == pair[1].1));
+    assert!((990..=1000).contains(&arrived.len()));
+}
+
+#[test]
 fn a_trace_delivers_at_its_moments_and_begins_anew_at_its_end() {
     let trace = Trace::parse("t", "2\n2\n5\n10\n").unwrap();
     assert_eq!(trace.mean_rate_bit_s(), 4_800_000);

@@ -7,6 +7,7 @@ mod harness;
 mod headers_travel_squeezed;
 mod hostile_datagrams;
 mod life_goes_on;
+mod links_of_every_kind;
 mod modes_keep_their_word;
 mod nat_rebinds;
 mod paths_of_any_mtu;

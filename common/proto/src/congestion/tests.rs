@@ -1,0 +1,178 @@
+//! What the controller makes of links with one bottleneck.
+
+use std::collections::VecDeque;
+
+use super::*;
+
+/// A link with one bottleneck: the sender obeys the controller, the receiver
+/// acknowledges every 5 ms.
+struct Bench {
+    c: RateController,
+    now_us: u64,
+    delay_us: u64,
+    rate: f64,
+    credit: f64,
+    busy_until_us: f64,
+    arrivals: VecDeque<(u64, u64)>,
+    acks: VecDeque<(u64, RateSample)>,
+    received: u64,
+    inflight: u64,
+    newest_us: u64,
+    rtt_min: Duration,
+    unacked: u64,
+    next_ack_us: u64,
+    min_delay: u64,
+    queue_ms_max: f64,
+}
+
+impl Bench {
+    fn new(rate: f64, delay_us: u64) -> Self {
+        let mut c = RateController::new();
+        c.begin(Time::ZERO, Duration::from_micros(2 * delay_us));
+        Bench {
+            c,
+            now_us: 0,
+            delay_us,
+            rate,
+            credit: 0.0,
+            busy_until_us: 0.0,
+            arrivals: VecDeque::new(),
+            acks: VecDeque::new(),
+            received: 0,
+            inflight: 0,
+            newest_us: 0,
+            rtt_min: Duration::MAX,
+            unacked: 0,
+            next_ack_us: 0,
+            min_delay: u64::MAX,
+            queue_ms_max: 0.0,
+        }
+    }
+
+    /// Runs for a while and returns the share of the rate that arrived.
+    fn run(&mut self, millis: u64) -> f64 {
+        let before = self.received;
+        let end = self.now_us + millis * 1_000;
+        let rtt = Duration::from_micros(2 * self.delay_us + 5_000);
+        // Believed for seconds, whatever became of the route.
+        self.rtt_min = self.rtt_min.min(rtt);
+        while self.now_us < end {
+            self.now_us += 100;
+            self.credit = (self.credit + self.c.pace() / 1e4).min(3_000.0 + self.c.pace() / 1e3);
+            while self.credit >= 1_500.0
+                && self.inflight + 1_500 < self.c.inflight_max(self.rtt_min, rtt)
+            {
+                self.credit -= 1_500.0;
+                self.inflight += 1_500;
+                let start = self.busy_until_us.max(self.now_us as f64);
+                self.busy_until_us = start + 1_500.0 / self.rate * 1e6;
+                let delay = self.busy_until_us as u64 + self.delay_us - self.now_us;
+                self.arrivals.push_back((self.now_us + delay, delay));
+            }
+            while self.arrivals.front().is_some_and(|a| a.0 <= self.now_us) {
+                let (at, delay) = self.arrivals.pop_front().unwrap();
+                self.newest_us = at - delay;
+                self.received += 1_500;
+                self.unacked += 1_500;
+                self.min_delay = self.min_delay.min(delay);
+            }
+            let queue = (self.busy_until_us - self.now_us as f64) / 1e3;
+            self.queue_ms_max = self.queue_ms_max.max(queue);
+            if self.now_us >= self.next_ack_us && self.unacked > 0 {
+                self.next_ack_us = self.now_us + 5_000;
+                let sample = RateSample {
+                    arrival_us: self.now_us as u32,
+                    bytes: self.received as u32,
+                    min_delay: (self.min_delay / 8) as u32,
+                    rtt_min: self.rtt_min,
+                    rtt,
+                    limited: false,
+                    acked: (self.unacked / 1_500) as u32,
+                    lost: 0,
+                    sent_at: Time::from_nanos(self.newest_us * 1_000),
+                    sent: self.received,
+                };
+                self.min_delay = u64::MAX;
+                self.acks.push_back((self.now_us + self.delay_us, sample));
+                self.unacked = 0;
+            }
+            while self.acks.front().is_some_and(|a| a.0 <= self.now_us) {
+                let (_, sample) = self.acks.pop_front().unwrap();
+                self.inflight -= u64::from(sample.acked) * 1_500;
+                self.c
+                    .on_ack(Time::from_nanos(self.now_us * 1_000), &sample);
+            }
+        }
+        (self.received - before) as f64 / (self.rate * millis as f64 / 1e3)
+    }
+}
+
+const MBIT: f64 = 1e6 / 8.0;
+
+#[test]
+fn it_finds_the_rate_of_any_link_and_keeps_its_queue_short() {
+    for (mbit, delay_ms) in [
+        (1.0, 20),
+        (10.0, 75),
+        (20.0, 30),
+        (50.0, 7),
+        (300.0, 5),
+        (100.0, 150),
+    ] {
+        let mut b = Bench::new(mbit * MBIT, delay_ms * 1_000);
+        b.run(4_000);
+        b.queue_ms_max = 0.0;
+        let share = b.run(10_000);
+        assert!(share > 0.98, "{mbit} Mbit/s, {delay_ms} ms: {share:.3}");
+        // The queue answers a round trip later than it is asked.
+        let bound = 12.0 + 30.0 / mbit + f64::from(delay_ms as u32) / 5.0;
+        assert!(
+            b.queue_ms_max < bound,
+            "{mbit} Mbit/s, {delay_ms} ms: {:.1}",
+            b.queue_ms_max
+        );
+    }
+}
+
+#[test]
+fn it_starts_within_a_dozen_round_trips() {
+    let mut b = Bench::new(50.0 * MBIT, 15_000);
+    b.run(400);
+    assert!(b.run(300) > 0.9);
+}
+
+#[test]
+fn it_follows_a_rate_that_rises_and_falls() {
+    let mut b = Bench::new(10.0 * MBIT, 8_000);
+    b.run(3_000);
+    b.rate = 60.0 * MBIT;
+    b.run(400);
+    assert!(b.run(1_000) > 0.95, "after the rise");
+    b.rate = 10.0 * MBIT;
+    b.run(500);
+    b.queue_ms_max = 0.0;
+    assert!(b.run(1_000) > 0.95, "after the fall");
+    assert!(b.queue_ms_max < 20.0, "{}", b.queue_ms_max);
+}
+
+#[test]
+fn a_link_that_stood_still_and_came_back_with_a_longer_route_keeps_its_rate() {
+    for (mbit, longer_ms, outage_ms) in [(40.0, 25, 80), (4.0, 25, 80), (10.0, 50, 20)] {
+        let mut b = Bench::new(mbit * MBIT, 7_500);
+        b.run(5_000);
+        b.busy_until_us = b.now_us as f64 + f64::from(outage_ms) * 1e3;
+        b.delay_us += longer_ms * 1_000;
+        b.run(500);
+        let share = b.run(1_000);
+        assert!(share > 0.9, "{mbit} Mbit/s, +{longer_ms} ms: {share:.3}");
+    }
+}
+
+#[test]
+fn a_longer_route_is_not_taken_for_a_queue_for_long() {
+    let mut b = Bench::new(20.0 * MBIT, 10_000);
+    b.run(3_000);
+    b.delay_us = 40_000;
+    b.run(2_000);
+    assert!(b.run(3_000) > 0.95);
+}

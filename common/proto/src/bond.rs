@@ -108,6 +108,8 @@ pub struct Bond {
     reorder: Reorder,
     latency: Latency,
     squeezer: Squeezer,
+    /// The other side takes begun checksums.
+    peer_completes: bool,
     restorer: Restorer,
     order: Order,
     views: Vec<PathView>,
@@ -180,6 +182,7 @@ impl Bond {
             reorder: Reorder::default(),
             latency: Latency::default(),
             squeezer: Squeezer::default(),
+            peer_completes: false,
             restorer: Restorer::default(),
             order: Order::default(),
             views: Vec::new(),
@@ -365,6 +368,7 @@ impl Bond {
         };
         if info.len > usize::from(self.mtu) {
             self.drop_packet("packet_too_big");
+            packet.complete();
             if let Some(reply) = mss::too_big(packet.bytes(), self.mtu) {
                 ctx.ready.push_back(PacketBuf::copy_of(&reply));
             }
@@ -372,6 +376,7 @@ impl Bond {
             return;
         }
         if let Transport::Tcp { control: true, .. } = info.transport {
+            packet.complete();
             mss::clamp(packet.bytes_mut(), self.mtu);
         }
         self.counters.packets_in += 1;

@@ -35,6 +35,8 @@ const TYPE_DATA: u8 = 0;
 const TYPE_ACK: u8 = 1;
 const TYPE_CONTROL: u8 = 2;
 const TYPE_PROBE: u8 = 3;
+/// Data whose checksum is only begun.
+const TYPE_BEGUN: u8 = 4;
 
 const FLAG_MORE: u8 = 1 << 0;
 const FLAG_DUP: u8 = 1 << 1;
@@ -49,6 +51,8 @@ const FORM_SQUEEZED: u8 = 2;
 
 /// Capability: headers may travel squeezed ([`crate::squeeze`]).
 pub const CAN_RESTORE: u32 = 1 << 0;
+/// Capability: checksums may travel only begun ([`crate::checksum`]).
+pub const CAN_COMPLETE: u32 = 1 << 1;
 
 /// Received runs that one path's entry in an ack can carry.
 pub const MAX_RANGES: usize = 32;
@@ -107,6 +111,8 @@ pub struct DataHeader {
     pub release: u8,
     /// Whether it opens a base.
     pub opens: Option<Opening>,
+    /// The inner packet's checksum is only begun ([`crate::checksum`]).
+    pub begun: bool,
 }
 
 /// What one path's receiver has seen.
@@ -152,7 +158,7 @@ pub struct Hello {
     pub peer_boot: u64,
     /// The path's tag.
     pub path: u8,
-    /// Capabilities of the sender: [`CAN_RESTORE`]; others are ignored.
+    /// Capabilities of the sender: [`CAN_RESTORE`], [`CAN_COMPLETE`]; others are ignored.
     pub capabilities: u32,
     /// Largest inner packet the sender takes.
     pub mtu: u16,
@@ -276,7 +282,7 @@ fn write_common(out: &mut [u8], h: &DataHeader, form: u8, len: usize, stamp: u32
         | flag(h.ordered, FLAG_ORDERED)
         | h.class.code() << CLASS_SHIFT
         | form << FORM_SHIFT;
-    out[0] = 0x40 | TYPE_DATA;
+    out[0] = 0x40 | if h.begun { TYPE_BEGUN } else { TYPE_DATA };
     out[1] = flags;
     out[2..4].copy_from_slice(&(len as u16).to_be_bytes());
     out[4..7].copy_from_slice(&stamp.to_be_bytes()[1..]);
@@ -420,7 +426,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
         return Err(FrameError::Invalid);
     }
     let frame = match first & 0x0f {
-        TYPE_DATA => {
+        kind @ (TYPE_DATA | TYPE_BEGUN) => {
             let mut header = DataHeader {
                 more: flags & FLAG_MORE != 0,
                 duplicate: flags & FLAG_DUP != 0,
@@ -431,6 +437,7 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
                 seq: r.u24()?,
                 release: 0,
                 opens: None,
+                begun: kind == TYPE_BEGUN,
             };
             match flags >> FORM_SHIFT {
                 FORM_WHOLE => header.release = r.u8()?,
@@ -599,6 +606,7 @@ mod tests {
             seq: 0x00fe_dcba,
             release: 9,
             opens: None,
+            begun: false,
         };
         let opens = DataHeader {
             opens: Some(Opening {
@@ -615,6 +623,20 @@ mod tests {
             Frame::Data(header, b"inner"),
             Frame::Data(opens, b"inner"),
             Frame::Squeezed(squeezed, b"eight or more"),
+            Frame::Data(
+                DataHeader {
+                    begun: true,
+                    ..opens
+                },
+                b"inner",
+            ),
+            Frame::Squeezed(
+                DataHeader {
+                    begun: true,
+                    ..squeezed
+                },
+                b"eight or more",
+            ),
             Frame::Ack(Ack {
                 seq: 4,
                 paths: vec![path_ack.clone(), path_ack],
@@ -682,6 +704,7 @@ mod tests {
             seq: 0x0003_0405,
             release: 6,
             opens: None,
+            begun: false,
         };
         let mut out = Vec::new();
         encode(&Frame::Data(header, &[0xee]), 0x000a_0b0c, &mut out);
@@ -689,5 +712,11 @@ mod tests {
             0x40, 0x29, 0, 21, 0x0a, 0x0b, 0x0c, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0xee,
         ];
         assert_eq!(out, expected);
+        let begun = DataHeader {
+            begun: true,
+            ..header
+        };
+        encode(&Frame::Data(begun, &[0xee]), 0x000a_0b0c, &mut out);
+        assert_eq!((out[0], &out[1..]), (0x44, &expected[1..]));
     }
 }

@@ -137,6 +137,7 @@ fn header(seq: u32) -> DataHeader {
         seq,
         release: 0,
         opens: None,
+        begun: false,
     }
 }
 

@@ -8,7 +8,7 @@
 
 use super::{Bond, Context, Side};
 use crate::event::{Event, PathReason};
-use crate::frame::{CAN_RESTORE, CloseReason, Control, Hello, VERSION};
+use crate::frame::{CAN_COMPLETE, CAN_RESTORE, CloseReason, Control, Hello, VERSION};
 use crate::path::{Address, Greeting, MessageContent};
 use crate::session::Number;
 use crate::time::Time;
@@ -21,7 +21,7 @@ impl Bond {
             boot: self.boot,
             peer_boot: self.peer_boot.unwrap_or(0),
             path: self.paths[index].tag,
-            capabilities: CAN_RESTORE,
+            capabilities: CAN_RESTORE | CAN_COMPLETE,
             mtu: self.fitting_mtu(),
             role: self.paths[index].role,
             modes: self.modes,
@@ -86,6 +86,7 @@ impl Bond {
         self.modes = hello.modes;
         self.peer_mtu = hello.mtu;
         self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
+        self.peer_completes = hello.capabilities & CAN_COMPLETE != 0;
         self.mtu = self.fitting_mtu();
         let answer = self.hello(index);
         let path = &mut self.paths[index];
@@ -122,6 +123,7 @@ impl Bond {
         }
         self.peer_mtu = hello.mtu;
         self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
+        self.peer_completes = hello.capabilities & CAN_COMPLETE != 0;
         self.mtu = self.fitting_mtu();
         self.connected(now, index, ctx);
     }

@@ -662,6 +662,8 @@ impl Bond {
             self.order.wide = self.order.wide.min(1);
         }
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
+        self.queue
+            .set_rate(self.order.best().map_or(0.0, |v| v.capacity));
         let lossy = self.paths.iter().any(Path::is_lossy);
         let repair = lossy.then(|| self.repair_time() / 2);
         self.latency.update(now, &self.order, repair);

@@ -113,6 +113,8 @@ pub struct Bond {
     reorder: Reorder,
     latency: Latency,
     squeezer: Squeezer,
+    /// The other side takes begun checksums.
+    peer_completes: bool,
     restorer: Restorer,
     joiner: Joiner,
     order: Order,
@@ -188,6 +190,7 @@ impl Bond {
             reorder: Reorder::default(),
             latency: Latency::default(),
             squeezer: Squeezer::default(),
+            peer_completes: false,
             restorer: Restorer::default(),
             joiner: Joiner::default(),
             order: Order::default(),
@@ -363,6 +366,7 @@ impl Bond {
             return self.handle_too_big(now, packet, ctx);
         }
         if let Transport::Tcp { control: true, .. } = info.transport {
+            packet.complete();
             mss::clamp(packet.bytes_mut(), self.worthwhile_mtu());
         }
         self.counters.packets_in += 1;
@@ -644,6 +648,8 @@ impl Bond {
             self.order.wide = self.order.wide.min(1);
         }
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
+        self.queue
+            .set_rate(self.order.best().map_or(0.0, |v| v.capacity));
         let lossy = self.paths.iter().any(Path::is_lossy);
         let repair = lossy.then(|| self.repair_time() / 2);
         self.latency.update(now, &self.order, repair);

@@ -6,6 +6,8 @@
 //! start. What is opened lies a little further back still, since a header that
 //! travelled squeezed ([`crate::squeeze`]) is longer when it is whole again.
 
+use crate::checksum;
+
 /// Bytes kept free in front of a packet: our frame header ([`crate::frame::HEADER_LEN`]).
 pub const HEADROOM: usize = 20;
 
@@ -28,6 +30,8 @@ pub struct PacketBuf {
     data: Vec<u8>,
     start: usize,
     end: usize,
+    /// The checksum is only begun ([`crate::checksum`]).
+    begun: bool,
 }
 
 impl Default for PacketBuf {
@@ -43,6 +47,7 @@ impl PacketBuf {
             data: vec![0; FRONT + CAPACITY],
             start: FRONT,
             end: FRONT,
+            begun: false,
         }
     }
 
@@ -73,6 +78,23 @@ impl PacketBuf {
         self.start == self.end
     }
 
+    /// Whether the packet's TCP or UDP checksum is only begun ([`crate::checksum`]).
+    pub fn is_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Declares that the checksum is only begun; that of a new packet is whole.
+    pub fn set_begun(&mut self) {
+        self.begun = true;
+    }
+
+    /// Finishes the checksum if it is only begun.
+    pub fn complete(&mut self) {
+        if std::mem::take(&mut self.begun) {
+            checksum::complete(self.bytes_mut());
+        }
+    }
+
     /// The room that a reader may write a packet into; call [`Self::set_len`] afterwards.
     pub fn room(&mut self) -> &mut [u8] {
         self.start = FRONT;
@@ -91,6 +113,7 @@ impl PacketBuf {
         );
         self.start = FRONT;
         self.end = FRONT + len;
+        self.begun = false;
     }
 
     /// Seals nothing itself, but lends a frame to be sealed: `head` stands in for the first `skip` bytes of the
@@ -128,6 +151,7 @@ impl PacketBuf {
         );
         self.start = payload - head.len();
         self.end = LEAD + to;
+        self.begun = false;
         self.data[self.start..payload].copy_from_slice(head);
     }
 

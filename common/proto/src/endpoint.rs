@@ -77,6 +77,9 @@ pub struct Endpoint {
     peers: HashMap<Key, Peer>,
     by_inner: HashMap<IpAddr, Key>,
     by_index: HashMap<u32, (usize, u8)>,
+    /// What was found last for a packet and for a datagram: they come in runs, and a run is hashed once.
+    last_inner: Option<(IpAddr, usize)>,
+    last_index: Option<(u32, (usize, u8))>,
     seats: Vec<Option<Seat>>,
     restless: VecDeque<usize>,
     timers: BTreeSet<(Time, usize)>,
@@ -156,6 +159,8 @@ impl Endpoint {
             peers: HashMap::new(),
             by_inner: HashMap::new(),
             by_index: HashMap::new(),
+            last_inner: None,
+            last_index: None,
             seats: Vec::new(),
             restless: VecDeque::new(),
             timers: BTreeSet::new(),
@@ -217,6 +222,7 @@ impl Endpoint {
         }
         for index in self.freed.drain(..) {
             self.by_index.remove(&index);
+            self.last_index = None;
         }
         Some(result)
     }
@@ -243,11 +249,7 @@ impl Endpoint {
         }
         let at = match self.side {
             Side::Client => Some(0),
-            Side::Server => self
-                .by_inner
-                .get(&destination)
-                .and_then(|key| self.peers.get(key))
-                .and_then(|peer| peer.bond),
+            Side::Server => self.bond_of(destination),
         };
         let Some(at) = at else {
             self.drop_reason("packet_no_peer");
@@ -261,7 +263,7 @@ impl Endpoint {
         match outer(datagram) {
             None => self.drop_reason("datagram_malformed"),
             Some(Outer::ToIndex { receiver }) => {
-                let Some(&(at, tag)) = self.by_index.get(&(receiver >> 8)) else {
+                let Some((at, tag)) = self.path_of(receiver >> 8) else {
                     return self.drop_reason("datagram_no_session");
                 };
                 self.with_bond(at, |bond, ctx| {
@@ -275,6 +277,30 @@ impl Endpoint {
                 self.admit(now, arrival, sender, datagram);
             }
         }
+    }
+
+    /// Server: the bond of the peer that has this inner address.
+    fn bond_of(&mut self, inner: IpAddr) -> Option<usize> {
+        if let Some((address, at)) = self.last_inner
+            && address == inner
+        {
+            return Some(at);
+        }
+        let at = self.peers.get(self.by_inner.get(&inner)?)?.bond?;
+        self.last_inner = Some((inner, at));
+        Some(at)
+    }
+
+    /// The bond and the path with this session index.
+    fn path_of(&mut self, index: u32) -> Option<(usize, u8)> {
+        if let Some((known, path)) = self.last_index
+            && known == index
+        {
+            return Some(path);
+        }
+        let path = *self.by_index.get(&index)?;
+        self.last_index = Some((index, path));
+        Some(path)
     }
 
     /// Server: somebody wants to shake hands.
@@ -521,6 +547,7 @@ impl Endpoint {
             return;
         };
         self.by_inner.retain(|_, owner| owner != key);
+        self.last_inner = None;
         let Some(at) = peer.bond else { return };
         self.with_bond(at, |bond, ctx| bond.expel(now, ctx));
         if let Some((due, _)) = self.seats[at].take().and_then(|seat| seat.due) {

@@ -53,11 +53,17 @@ const FORM_SHIFT: u8 = 6;
 const FORM_WHOLE: u8 = 0;
 const FORM_OPENS: u8 = 1;
 const FORM_SQUEEZED: u8 = 2;
+/// In the whole forms' byte of marks: the packet's checksum is only begun.
+const BEGUN: u8 = 1;
+/// Squeezed, of a packet whose checksum is only begun. The whole forms have a byte for that.
+const FORM_SQUEEZED_BEGUN: u8 = 3;
 
 /// Capability: headers may travel squeezed ([`crate::squeeze`]).
 pub const CAN_RESTORE: u32 = 1 << 0;
 /// Capability: packets may come in halves ([`crate::halves`]), and probes of a size are acknowledged.
 pub const CAN_JOIN: u32 = 1 << 1;
+/// Capability: checksums may travel only begun ([`crate::checksum`]).
+pub const CAN_COMPLETE: u32 = 1 << 2;
 
 /// Received runs that one path's entry in an ack can carry.
 pub const MAX_RANGES: usize = 32;
@@ -116,6 +122,8 @@ pub struct DataHeader {
     pub release: u8,
     /// Whether it opens a base.
     pub opens: Option<Opening>,
+    /// The inner packet's checksum is only begun ([`crate::checksum`]).
+    pub begun: bool,
 }
 
 /// What one path's receiver has seen.
@@ -161,7 +169,7 @@ pub struct Hello {
     pub peer_boot: u64,
     /// The path's tag.
     pub path: u8,
-    /// Capabilities of the sender: [`CAN_RESTORE`], [`CAN_JOIN`]; others are ignored.
+    /// Capabilities of the sender: [`CAN_RESTORE`], [`CAN_JOIN`], [`CAN_COMPLETE`]; others are ignored.
     pub capabilities: u32,
     /// Largest inner packet the sender takes.
     pub mtu: u16,
@@ -291,11 +299,17 @@ pub fn write_data_header(out: &mut [u8; HEADER_LEN], h: &DataHeader, inner_len: 
         out[13] = opening.generation;
         out[14..17].copy_from_slice(&opening.stamp.to_be_bytes()[1..]);
     }
+    out[17] = if h.begun { BEGUN } else { 0 };
 }
 
 /// Writes the first [`SQUEEZED_AT`] bytes of a squeezed data frame of `len` bytes.
 pub fn write_squeezed_header(out: &mut [u8], h: &DataHeader, len: usize, stamp: u32) {
-    write_common(out, h, FORM_SQUEEZED, len, stamp);
+    let form = if h.begun {
+        FORM_SQUEEZED_BEGUN
+    } else {
+        FORM_SQUEEZED
+    };
+    write_common(out, h, form, len, stamp);
 }
 
 /// Makes a frame that begins like a data frame one half of it.
@@ -485,7 +499,10 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
         TYPE_DATA => {
             let mut header = read_common(flags, &mut r)?;
             match flags >> FORM_SHIFT {
-                FORM_WHOLE => header.release = r.u8()?,
+                FORM_WHOLE => {
+                    header.release = r.u8()?;
+                    r.take(4)?;
+                }
                 FORM_OPENS => {
                     header.release = r.u8()?;
                     header.opens = Some(Opening {
@@ -493,11 +510,12 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
                         stamp: r.u24()?,
                     });
                 }
-                FORM_SQUEEZED => {
+                form => {
+                    header.begun = form == FORM_SQUEEZED_BEGUN;
                     return Ok((stamp, Frame::Squeezed(header, &bytes[SQUEEZED_AT..len])));
                 }
-                _ => return Err(FrameError::Unknown),
             }
+            header.begun = r.u8()? & BEGUN != 0;
             Frame::Data(header, &bytes[HEADER_LEN..len])
         }
         TYPE_ACK => Frame::Ack(read_ack(r)?),
@@ -517,9 +535,6 @@ pub fn decode(bytes: &[u8]) -> Result<(u32, Frame<'_>), FrameError> {
                 1 => true,
                 _ => return Err(FrameError::Invalid),
             };
-            if form > FORM_SQUEEZED {
-                return Err(FrameError::Unknown);
-            }
             Frame::Half(Half {
                 header,
                 form,
@@ -544,6 +559,7 @@ fn read_common(flags: u8, r: &mut Reader<'_>) -> Result<DataHeader, FrameError> 
         seq: r.u24()?,
         release: 0,
         opens: None,
+        begun: false,
     })
 }
 
@@ -685,6 +701,7 @@ mod tests {
             seq: 0x00fe_dcba,
             release: 9,
             opens: None,
+            begun: false,
         };
         let opens = DataHeader {
             opens: Some(Opening {
@@ -701,6 +718,20 @@ mod tests {
             Frame::Data(header, b"inner"),
             Frame::Data(opens, b"inner"),
             Frame::Squeezed(squeezed, b"eight or more"),
+            Frame::Data(
+                DataHeader {
+                    begun: true,
+                    ..opens
+                },
+                b"inner",
+            ),
+            Frame::Squeezed(
+                DataHeader {
+                    begun: true,
+                    ..squeezed
+                },
+                b"eight or more",
+            ),
             Frame::Ack(Ack {
                 seq: 4,
                 paths: vec![path_ack.clone(), path_ack],
@@ -775,12 +806,21 @@ mod tests {
             seq: 0x0003_0405,
             release: 6,
             opens: None,
+            begun: false,
         };
         let mut out = Vec::new();
         encode(&Frame::Data(header, &[0xee]), 0x000a_0b0c, &mut out);
         let expected = [
             0x40, 0x29, 0, 21, 0x0a, 0x0b, 0x0c, 1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0, 0, 0xee,
         ];
+        assert_eq!(out, expected);
+        let begun = DataHeader {
+            begun: true,
+            ..header
+        };
+        encode(&Frame::Data(begun, &[0xee]), 0x000a_0b0c, &mut out);
+        assert_eq!(out[17], 1);
+        out[17] = 0;
         assert_eq!(out, expected);
     }
 
@@ -807,6 +847,6 @@ mod tests {
         };
         assert_eq!(half(1, 0), Ok(()));
         assert_eq!(half(2, 0), Err(FrameError::Invalid));
-        assert_eq!(half(0, 0xc0), Err(FrameError::Unknown));
+        assert_eq!(half(0, 0xc0), Ok(()), "squeezed, with a begun checksum");
     }
 }

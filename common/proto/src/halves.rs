@@ -164,6 +164,7 @@ mod tests {
         seq: 9,
         release: 3,
         opens: None,
+        begun: false,
     };
 
     fn whole(len: usize) -> Vec<u8> {

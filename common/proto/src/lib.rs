@@ -28,6 +28,7 @@
 
 mod bond;
 pub mod buffer;
+pub mod checksum;
 pub mod classify;
 pub mod codel;
 pub mod config;

@@ -26,13 +26,19 @@ use crate::flow::{Flow, FlowTable, Queued, Standing};
 use crate::limits;
 use crate::time::Time;
 
-/// Bytes a flow may send per round: one full packet.
+/// Bytes a flow may send per round, at least: one full packet.
 const QUANTUM: i64 = 1_514;
 /// What a TCP sender sends again overtakes a queue that is older than this. Overtaking has a price: once the
 /// segment is acknowledged, all that it overtook and that is not acknowledged a quarter of a round trip later counts as
 /// lost (RACK, RFC 8985) and is sent again for nothing. An ordinary queue ([`codel::BULK`]) is gone sooner
 /// than that costs; one that an uplink's death left behind is not.
 const OVERTAKES_AFTER: Duration = Duration::from_millis(80);
+/// Time of the best path's rate that a flow may take at a stretch. What comes in one stretch is joined into one packet for
+/// the kernel at the far end; packets of many flows in turn would each cost it as much as a joined one. From 120 Mbit/s on
+/// this is more than a packet.
+const STRETCH: Duration = Duration::from_micros(100);
+/// Bytes of a stretch at most: no more is joined.
+const STRETCH_MAX: f64 = 65_535.0;
 /// Flows looked at, at most, for one that may use the path at hand.
 const LOOKS: usize = 64;
 
@@ -63,6 +69,8 @@ impl QueueDrop {
 pub struct Queue {
     rounds: [VecDeque<u16>; 3],
     bytes: usize,
+    /// Bytes a flow may send per round, unless [`QUANTUM`] is more.
+    stretch: i64,
 }
 
 /// What left the queue.
@@ -78,6 +86,12 @@ impl Queue {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Says how fast the best path is, bytes per second.
+    pub fn set_rate(&mut self, rate: f64) {
+        let stretch = rate * STRETCH.as_secs_f64();
+        self.stretch = stretch.min(STRETCH_MAX) as i64;
     }
 
     /// Whether a packet of this class waits.
@@ -148,7 +162,7 @@ impl Queue {
                 continue;
             }
             if flow.deficit <= 0 {
-                flow.deficit += QUANTUM;
+                flow.deficit += self.stretch.max(QUANTUM);
                 self.rounds[round].rotate_left(1);
                 continue;
             }
@@ -383,6 +397,38 @@ mod tests {
             out.push(u32::from_be_bytes(bytes[24..28].try_into().unwrap()));
         }
         out
+    }
+
+    /// How many packets of 1,000 bytes come from one flow at a stretch, of two flows on a path of this rate.
+    fn stretch(mbit_s: f64) -> usize {
+        let mut b = Bench::new();
+        b.queue.set_rate(mbit_s * 1e6 / 8.0);
+        for _ in 0..200 {
+            b.push(Time::ZERO, 1, 1_000);
+            b.push(Time::ZERO, 2, 1_000);
+        }
+        let early = b.pop(Time::ZERO, Class::Interactive);
+        assert!(early.is_none(), "both moved on to bulk");
+        let mut turns = 0;
+        let mut last = None;
+        let mut taken = 0usize;
+        while taken < 300 {
+            let popped = b
+                .pop(Time::from_millis(1), Class::Bulk)
+                .expect("both have more");
+            turns += usize::from(last.replace(popped.slot) != Some(popped.slot));
+            taken += 1;
+        }
+        taken.div_ceil(turns)
+    }
+
+    #[test]
+    fn flows_take_turns_by_the_packet_on_a_slow_path_and_by_the_stretch_on_a_fast_one() {
+        assert!(stretch(0.0) <= 2);
+        assert!(stretch(100.0) <= 2);
+        // A tenth of a millisecond.
+        assert!((18..=20).contains(&stretch(1_600.0)));
+        assert!(stretch(1e6) <= 65, "no more than is joined");
     }
 
     #[test]

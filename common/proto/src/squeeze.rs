@@ -25,7 +25,8 @@
 //! a base nevertheless, it says so (FORGOTTEN), and the sender opens another.
 //!
 //! The transport's checksum travels as it is, so that it protects the
-//! payload from end to end; nothing else that a sender wrote is left out either:
+//! payload from end to end, and not at all where it is only begun
+//! ([`crate::checksum`]): then it follows from the header. Nothing else that a sender wrote is left out either:
 //! what comes out is, byte for byte, what went in.
 
 mod header;
@@ -33,7 +34,7 @@ mod header;
 use std::time::Duration;
 
 use header::HEAD_LEAST;
-pub use header::{Base, Head, Place, Restored, Widths};
+pub use header::{Base, Head, Marks, Place, Restored, Widths};
 
 use crate::frame::{DataHeader, FrameError, HEADER_LEN, Opening};
 use crate::limits;
@@ -119,7 +120,11 @@ impl Squeezer {
         };
         let mut suits = true;
         if let Some((generation, base)) = &slot.current {
-            let marks = (*generation, header.release);
+            let marks = Marks {
+                generation: *generation,
+                release: header.release,
+                begun: header.begun,
+            };
             if base.squeeze(packet, place, marks, &mut slot.widths, head) {
                 if packet.len() - head.skip + head.len < HEADER_LEN {
                     return Form::Whole;
@@ -293,7 +298,7 @@ impl Restorer {
             number: header.seq,
             stamp,
         };
-        let mut restored = base.restore(place, rest)?;
+        let mut restored = base.restore(place, header.begun, rest)?;
         restored.read += 1;
         Ok(restored)
     }

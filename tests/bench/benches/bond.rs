@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use marline_bench::pair::{CLIENT, MTU, Pair, ROUND, mend, udp_packet};
 use marline_proto::frame::SQUEEZED_AT;
-use marline_proto::squeeze::{Base, Head, Place, Widths};
+use marline_proto::squeeze::{Base, Head, Marks, Place, Widths};
 
 /// A segment with timestamps that fills the MTU, `n` segments after the first.
 fn segment(n: u32) -> Vec<u8> {
@@ -36,13 +36,13 @@ fn squeezed(c: &mut Criterion) {
     group.bench_function("squeeze", |b| {
         b.iter(|| {
             let packet = black_box(&packet[..]);
-            base.squeeze(packet, at, (1, 0), &mut widths, &mut head)
+            base.squeeze(packet, at, Marks::default(), &mut widths, &mut head)
         });
     });
     let mut rest = head.bytes[SQUEEZED_AT + 1..head.len].to_vec();
     rest.extend_from_slice(&packet[head.skip..]);
     group.bench_function("restore", |b| {
-        b.iter(|| base.restore(at, black_box(&rest[..])).map(|r| r.len));
+        b.iter(|| base.restore(at, false, black_box(&rest[..])).map(|r| r.len));
     });
     group.finish();
 }

@@ -2,9 +2,8 @@
 //!
 //! * `cargo bench -p marline-bench --bench bond`: a packet's whole way through the core;
 //! * `--bench steps`: each step of it, in nanoseconds ([`steps`]);
-//! * `--bench instructions`: the same steps in instructions, compared with the limits that are
-//!   kept in `instructions.txt`; instructions hardly differ between machines and moments, so
-//!   this can fail in CI where a time never may;
+//! * `./x instructions`: the same steps in instructions, compared with the limits that are kept in
+//!   `instructions.txt`;
 //! * `--bench peers`: one server with up to a thousand peers: memory, speed, and a restart;
 //! * `tests/allocations.rs`: nothing is allocated per packet.
 //!

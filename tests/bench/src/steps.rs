@@ -1,7 +1,7 @@
 //! The steps of a packet's way, each alone and ready to be repeated.
 //!
 //! A step is a closure over its own warm state; one call is one packet. The same steps are
-//! timed (`benches/steps.rs`) and counted (`benches/instructions.rs`).
+//! timed (`benches/steps.rs`) and counted (`main.rs`).
 
 use std::collections::VecDeque;
 use std::hint::black_box;
@@ -137,6 +137,7 @@ fn header(seq: u32) -> DataHeader {
         seq,
         release: 0,
         opens: None,
+        begun: false,
     }
 }
 

@@ -50,6 +50,7 @@ fn frames() -> Vec<(String, Vec<u8>)> {
         seq: 0x0a_0b0c,
         release: 3,
         opens: None,
+        begun: false,
     };
     let opens = DataHeader {
         opens: Some(Opening {

@@ -10,7 +10,7 @@ use marline_proto::buffer::CAPACITY;
 
 /// Checks one input.
 pub fn check(bytes: &[u8]) {
-    let mut packets: Vec<Vec<u8>> = Vec::new();
+    let mut packets: Vec<PacketBuf> = Vec::new();
     let mut rest = bytes;
     while let Some((len, after)) = rest.split_first_chunk::<2>() {
         let len = usize::from(u16::from_be_bytes(*len)).min(after.len());
@@ -44,7 +44,7 @@ pub fn check(bytes: &[u8]) {
         };
         let mut joiner = Joiner::new(udp);
         for packet in &packets {
-            joiner.push(PacketBuf::copy_of(packet), &mut take_apart);
+            joiner.push(packet.clone(), &mut take_apart);
         }
         joiner.flush(&mut take_apart);
         // Flows may overtake each other.
@@ -57,7 +57,7 @@ pub fn check(bytes: &[u8]) {
 }
 
 #[derive(Default)]
-struct Pieces(Vec<Vec<u8>>);
+struct Pieces(Vec<PacketBuf>);
 
 impl Sink for Pieces {
     fn take(&mut self) -> PacketBuf {
@@ -65,14 +65,19 @@ impl Sink for Pieces {
     }
 
     fn give(&mut self, packet: PacketBuf) {
-        self.0.push(packet.bytes().to_vec());
+        self.0.push(packet);
     }
 }
 
-/// The packets without what joining may change: the number of an IPv4 packet that must not be
+/// The packets with whole checksums, and without what joining may change: the number of an IPv4 packet that must not be
 /// fragmented (it means nothing), and the header checksum that covers it.
-fn in_order(packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
-    let mut packets = packets.to_vec();
+fn in_order(packets: &[PacketBuf]) -> Vec<Vec<u8>> {
+    let complete = |packet: &PacketBuf| {
+        let mut packet = packet.clone();
+        packet.complete();
+        packet.bytes().to_vec()
+    };
+    let mut packets: Vec<Vec<u8>> = packets.iter().map(complete).collect();
     for packet in &mut packets {
         if packet.len() >= 20 && packet[0] >> 4 == 4 && packet[6] & 0x40 != 0 {
             packet[4..6].fill(0);

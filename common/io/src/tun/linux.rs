@@ -187,25 +187,28 @@ fn why_not(name: &str, error: tun::Error) -> Failure {
 
 /// Switches on as much offloading as the kernel has; answers whether joined UDP is among it.
 fn set_offloads(tun: RawFd) -> io::Result<bool> {
-    /// `TUNSETOFFLOAD` and `TUN_F_*` of linux/if_tun.h.
-    const SET_OFFLOAD: libc::Ioctl = 0x4004_54d0u32 as libc::Ioctl;
+    /// `TUN_F_*` of linux/if_tun.h.
     const CHECKSUM: libc::c_ulong = 0x01;
     const TCP: libc::c_ulong = CHECKSUM | 0x02 | 0x04 | 0x08; // IPv4, IPv6, with ECN
     const UDP: libc::c_ulong = 0x20 | 0x40; // IPv4, IPv6; since Linux 6.2
-    let set = |offloads: libc::c_ulong| {
-        // SAFETY: the request takes its argument by value and touches no memory of ours.
-        match unsafe { libc::ioctl(tun, SET_OFFLOAD, offloads) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
-    };
-    if set(TCP | UDP).is_ok() {
+    if offload(tun, TCP | UDP).is_ok() {
         return Ok(true);
     }
-    match set(TCP) {
+    match offload(tun, TCP) {
         Ok(()) => Ok(false),
         // Without any, the kernel hands over finished packets, which is slow but right.
-        Err(_) => set(0).map(|()| false),
+        Err(_) => offload(tun, 0).map(|()| false),
+    }
+}
+
+/// Asks for exactly these offloads.
+fn offload(tun: RawFd, offloads: libc::c_ulong) -> io::Result<()> {
+    /// `TUNSETOFFLOAD` of linux/if_tun.h.
+    const SET_OFFLOAD: libc::Ioctl = 0x4004_54d0u32 as libc::Ioctl;
+    // SAFETY: the request takes its argument by value and touches no memory of ours.
+    match unsafe { libc::ioctl(tun, SET_OFFLOAD, offloads) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -213,8 +216,9 @@ fn set_offloads(tun: RawFd) -> io::Result<bool> {
 mod tests {
     use super::*;
     use crate::netns::{TestNetns, root};
-    use crate::tun::offload::tests::Collected;
-    use crate::tun::offload::{FRAME_MAX, Joiner, split};
+    use crate::tun::offload::tests::{Collected, begun};
+    use crate::tun::offload::{FRAME_MAX, HEADER_LEN, Joiner, split};
+    use marline_proto::PacketBuf;
     use std::net::{TcpListener, TcpStream, UdpSocket};
 
     fn options() -> TunOptions {
@@ -342,6 +346,115 @@ mod tests {
                 (1000, number, "10.77.0.2:7002")
             );
         }
+    }
+
+    /// What we write with begun checksums, alone or joined, the kernel completes where it goes on through a device that
+    /// cannot: here another TUN without offloads.
+    #[tokio::test]
+    async fn a_begun_checksum_is_completed_on_the_way_out_of_the_machine() {
+        if !root("a TUN device") {
+            return;
+        }
+        let _namespace = TestNetns::enter();
+        let netlink = Netlink::connect().expect("netlink");
+        let mut tuns = Vec::new();
+        for (number, offloads) in [("77", true), ("78", false)] {
+            let tun = Tun::open(&options()).await.expect("root may");
+            for (address, prefix) in [
+                (format!("10.{number}.0.1"), 24),
+                (format!("fd00:{number}::1"), 64),
+            ] {
+                let address = address.parse().expect("an address");
+                netlink
+                    .add_address(tun.index(), address, prefix)
+                    .await
+                    .expect("added");
+            }
+            if !offloads {
+                offload(tun.file.as_raw_fd(), 0).expect("none is always possible");
+            }
+            tuns.push(tun.start().expect("the runtime takes it"));
+        }
+        for forwarding in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            std::fs::write(format!("/proc/sys/net/{forwarding}"), "1").expect("root may");
+        }
+        let mut joiner = Joiner::new(true);
+        let mut sent = Vec::new();
+        for v6 in [false, true] {
+            let addresses: [std::net::IpAddr; 2] = if v6 {
+                ["fd00:77::9", "fd00:78::9"]
+            } else {
+                ["10.77.0.9", "10.78.0.9"]
+            }
+            .map(|address| address.parse().expect("an address"));
+            for packet in forwarded(addresses) {
+                joiner.push(packet.clone(), |frame| {
+                    tuns[0].write(&frame).expect("written");
+                });
+                sent.push(packet);
+            }
+        }
+        joiner.flush(|frame| tuns[0].write(&frame).expect("written"));
+
+        let mut frame = vec![0; FRAME_MAX];
+        for packet in &mut sent {
+            packet.complete();
+            let len = loop {
+                std::future::poll_fn(|cx| match tuns[1].poll_readable(cx) {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
+                })
+                .await;
+                // Others talk too: the kernel greets its IPv6 neighbours.
+                match tuns[1].try_read(&mut frame) {
+                    Ok(len)
+                        if matches!(frame[HEADER_LEN + 6], 6 | 17) || frame[HEADER_LEN] == 0x45 =>
+                    {
+                        break len;
+                    }
+                    _ => {}
+                }
+            };
+            assert_eq!(frame[..2], [0, 0], "nothing is left to be done");
+            let transport = if packet.bytes()[0] >> 4 == 4 { 20 } else { 40 };
+            assert_eq!(
+                frame[HEADER_LEN + transport..len],
+                packet.bytes()[transport..],
+                "only the hop counts"
+            );
+        }
+    }
+
+    /// A TCP run, a lone segment and a datagram from one address to another, all with begun checksums.
+    fn forwarded([from, to]: [std::net::IpAddr; 2]) -> Vec<PacketBuf> {
+        let builder = || match (from, to) {
+            (std::net::IpAddr::V4(from), std::net::IpAddr::V4(to)) => {
+                etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+            }
+            (std::net::IpAddr::V6(from), std::net::IpAddr::V6(to)) => {
+                etherparse::PacketBuilder::ipv6(from.octets(), to.octets(), 64)
+            }
+            _ => panic!("addresses of one version"),
+        };
+        let tcp = |port: u16, seq: u32, payload: &[u8]| {
+            let mut bytes = Vec::new();
+            builder()
+                .tcp(port, 80, seq, 500)
+                .ack(7)
+                .write(&mut bytes, payload)
+                .expect("written");
+            bytes
+        };
+        let payload: Vec<u8> = (0..1200).map(|number| (number % 251) as u8).collect();
+        let mut all: Vec<_> = (0..4).map(|n| tcp(9, n * 1200, &payload)).collect();
+        all.push(tcp(10, 1, &payload[..333]));
+        let mut datagram = Vec::new();
+        builder()
+            .udp(11, 53)
+            .write(&mut datagram, &payload[..77])
+            .expect("written");
+        all.push(datagram);
+        all.iter().map(|packet| begun(packet)).collect()
     }
 
     /// Exchanges the two ends: x.1 to x.2 becomes x.2 to x.1. Sums do not change by that.

@@ -4,7 +4,9 @@
 //! up to 64 KiB with one set of headers, a segment size, and a checksum that is
 //! only begun. [`split`] does what a network card would do: repeats the headers,
 //! counts sequence numbers and IPv4 identifications up, keeps FIN and PSH for the
-//! last piece and CWR for the first, and finishes the checksums.
+//! last piece and CWR for the first. The checksums stay begun, and the packets say
+//! so ([`marline_proto::checksum`]); those of packets that do not come from this
+//! kernel or through a card that looked are whole.
 //!
 //! In the other direction [`Joiner`] does what a card's receive side would do: it
 //! puts runs of one flow's packets together behind one set of headers, so that one
@@ -13,11 +15,13 @@
 //! addresses, ports, traffic class, TTL, flags, acknowledgement, window and
 //! options; sequence numbers without a gap; all of one size but the last; PSH ends
 //! a run. The kernel takes a joined packet's checksum as good without looking, so
-//! each packet's own is verified before it joins: what arrived damaged at the far
-//! TUN must not be whitewashed here. A packet that stays alone is not touched.
+//! each packet's own, unless it is only begun, is verified before it joins: what
+//! arrived damaged at the far TUN must not be whitewashed here. A packet that stays
+//! alone is not touched; the kernel is told when its checksum is only begun.
 //!
 //! Nothing waits: the caller flushes when it has no more packets at the moment.
 
+use marline_proto::checksum::{self, Position, fold, pseudo_sum, sum_of};
 use marline_proto::{PacketBuf, buffer::CAPACITY};
 
 /// Bytes of the virtio header in front of every packet on the TUN.
@@ -102,7 +106,7 @@ pub trait Sink {
 }
 
 /// Takes apart one frame from the TUN (virtio header and packet) and gives `sink` the packets in
-/// order, complete with checksums. Of a frame that is refused it gets nothing.
+/// order, with checksums that are whole or usual and begun. Of a frame that is refused it gets nothing.
 pub fn split(frame: &[u8], sink: &mut impl Sink) -> Result<(), SplitError> {
     let (header, packet) = frame
         .split_first_chunk::<HEADER_LEN>()
@@ -115,15 +119,17 @@ pub fn split(frame: &[u8], sink: &mut impl Sink) -> Result<(), SplitError> {
         if packet.len() > CAPACITY {
             return Err(SplitError::TooLong);
         }
-        let begun = header.flags & FLAG_NEEDS_CHECKSUM != 0;
-        if begun && checksum_position(packet, &header).is_none() {
-            return Err(SplitError::Malformed);
-        }
+        let begun = match header.flags & FLAG_NEEDS_CHECKSUM {
+            0 => None,
+            _ => Some(checksum_position(packet, &header).ok_or(SplitError::Malformed)?),
+        };
         let mut buf = sink.take();
         buf.room()[..packet.len()].copy_from_slice(packet);
         buf.set_len(packet.len());
-        if begun {
-            complete_checksum(buf.bytes_mut(), &header);
+        match begun {
+            Some((start, at)) if is_usually_begun(packet, start, at) => buf.set_begun(),
+            Some((start, at)) => checksum::complete_at(buf.bytes_mut(), start, at),
+            None => {}
         }
         sink.give(buf);
         return Ok(());
@@ -136,6 +142,12 @@ pub fn split(frame: &[u8], sink: &mut impl Sink) -> Result<(), SplitError> {
         let mut buf = sink.take();
         let len = super_packet.write_segment(number, buf.room());
         buf.set_len(len);
+        if checksum::position(buf.bytes()).is_some() {
+            buf.set_begun();
+        } else {
+            let at = super_packet.transport + super_packet.checksum_offset();
+            checksum::complete_at(buf.bytes_mut(), super_packet.transport, at);
+        }
         sink.give(buf);
     }
     Ok(())
@@ -148,16 +160,19 @@ fn checksum_position(packet: &[u8], header: &VirtioHeader) -> Option<(usize, usi
     (at + 2 <= packet.len()).then_some((start, at))
 }
 
-/// Finishes a checksum of which only the pseudo-header's part is there.
-fn complete_checksum(packet: &mut [u8], header: &VirtioHeader) {
-    let Some((start, at)) = checksum_position(packet, header) else {
-        return;
-    };
-    // The begun sum stands in the field itself and so is part of what is summed up.
-    let sum = !fold(sum_of(&packet[start..]));
-    // UDP keeps zero for "no checksum", and writes all ones instead.
-    let sum = if sum == 0 { 0xffff } else { sum };
-    packet[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+/// Whether a checksum that is begun at this place is what [`checksum::begun`] says.
+fn is_usually_begun(packet: &[u8], start: usize, at: usize) -> bool {
+    checksum::position(packet)
+        == Some(Position {
+            start,
+            offset: at - start,
+        })
+        && {
+            let v4 = start == 20;
+            let protocol = packet[if v4 { 9 } else { 6 }];
+            let sum = checksum::begun(packet, v4, protocol, (packet.len() - start) as u16);
+            be16(packet, at) == sum
+        }
 }
 
 /// A super-packet with its parts found and checked.
@@ -217,11 +232,16 @@ impl<'a> SuperPacket<'a> {
         })
     }
 
+    /// Where the checksum stands in the transport header.
+    fn checksum_offset(&self) -> usize {
+        if self.protocol == TCP { 16 } else { 6 }
+    }
+
     fn segments(&self) -> usize {
         self.payload.len().div_ceil(self.segment_len).max(1)
     }
 
-    /// Writes the segment with this number, counted from zero, and returns its length.
+    /// Writes the segment with this number, counted from zero, with a begun checksum, and returns its length.
     fn write_segment(&self, number: usize, out: &mut [u8]) -> usize {
         let from = number * self.segment_len;
         let to = (from + self.segment_len).min(self.payload.len());
@@ -239,9 +259,9 @@ impl<'a> SuperPacket<'a> {
             set_ipv4_checksum(packet, self.transport);
         }
         let transport_len = (len - self.transport) as u16;
-        let pseudo = pseudo_sum(packet, self.v4, self.protocol, transport_len);
+        let sum = checksum::begun(packet, self.v4, self.protocol, transport_len);
         let header = &mut packet[self.transport..];
-        let at = if self.protocol == TCP {
+        if self.protocol == TCP {
             let seq = be32(header, 4).wrapping_add(from as u32);
             header[4..8].copy_from_slice(&seq.to_be_bytes());
             if !first {
@@ -250,18 +270,10 @@ impl<'a> SuperPacket<'a> {
             if !last {
                 header[13] &= !(FIN | PSH);
             }
-            16
         } else {
             header[4..6].copy_from_slice(&transport_len.to_be_bytes());
-            6
-        };
-        header[at..at + 2].fill(0);
-        let sum = !fold(pseudo + sum_of(header));
-        let sum = if sum == 0 && self.protocol == UDP {
-            0xffff
-        } else {
-            sum
-        };
+        }
+        let at = self.checksum_offset();
         header[at..at + 2].copy_from_slice(&sum.to_be_bytes());
         len
     }
@@ -325,7 +337,7 @@ impl Joiner {
     /// Takes the next packet. Frames that cannot grow any more, or must not be overtaken by this
     /// packet, go to `write`.
     pub fn push(&mut self, packet: PacketBuf, mut write: impl FnMut(Frame<'_>)) {
-        let shape = self.shape_of(packet.bytes());
+        let shape = self.shape_of(packet.bytes(), packet.is_begun());
         let same_flow = self.runs[..self.used].iter().position(|run| {
             run.packets
                 .first()
@@ -334,7 +346,7 @@ impl Joiner {
         match same_flow {
             Some(at) => {
                 let run = &mut self.runs[at];
-                if shape.is_some_and(|shape| run.accepts(shape, packet.bytes())) {
+                if shape.is_some_and(|shape| run.accepts(shape, &packet)) {
                     run.append(packet);
                     return;
                 }
@@ -361,7 +373,7 @@ impl Joiner {
     }
 
     /// The packet's shape, if it is of a kind that can be joined at all.
-    fn shape_of(&self, packet: &[u8]) -> Option<Shape> {
+    fn shape_of(&self, packet: &[u8], begun: bool) -> Option<Shape> {
         let shape = match packet.first()? >> 4 {
             // No options, no fragments, as long as it says.
             4 if packet.len() >= 28
@@ -397,7 +409,7 @@ impl Joiner {
             }
             UDP if self.udp
                 && usize::from(be16(header, 4)) == header.len()
-                && be16(header, 6) != 0 =>
+                && (begun || be16(header, 6) != 0) =>
             {
                 shape.payload
             }
@@ -420,15 +432,18 @@ impl Run {
     }
 
     /// Whether `packet`, of the same flow and of `shape`, continues this run.
-    fn accepts(&self, shape: Shape, packet: &[u8]) -> bool {
+    fn accepts(&self, shape: Shape, packet: &PacketBuf) -> bool {
         let Some(ours) = self.shape else { return false };
         let Some(first) = self.packets.first() else {
             return false;
         };
-        let first = first.bytes();
+        let begun = first.is_begun();
+        let alike = begun == packet.is_begun();
+        let (first, packet) = (first.bytes(), packet.bytes());
         let payload_len = packet.len() - shape.payload;
         let count = self.packets.len();
         if self.closed
+            || !alike
             || count == RUN_MAX
             || ours.payload != shape.payload
             || payload_len > self.segment_len
@@ -459,8 +474,8 @@ impl Run {
         };
         ip_alike
             && transport_alike
-            && (count > 1 || checksum_is_right(first, ours))
-            && checksum_is_right(packet, shape)
+            && (count > 1 || checksums_are_right(first, ours, begun))
+            && checksums_are_right(packet, shape, begun)
     }
 
     fn append(&mut self, packet: PacketBuf) {
@@ -481,6 +496,12 @@ impl Run {
             let pushed = shape.protocol == TCP && last.bytes()[shape.transport + 13] & PSH != 0;
             header = join_headers(first.bytes_mut(), shape, self.len, pushed);
             header.segment_len = self.segment_len as u16;
+        } else if let Some(packet) = self.packets.first().filter(|packet| packet.is_begun())
+            && let Some(Position { start, offset }) = checksum::position(packet.bytes())
+        {
+            header.flags = FLAG_NEEDS_CHECKSUM;
+            header.checksum_start = start as u16;
+            header.checksum_offset = offset as u16;
         }
         write(Frame {
             header: header.write(),
@@ -506,7 +527,7 @@ fn join_headers(first: &mut [u8], shape: Shape, len: usize, pushed: bool) -> Vir
     } else {
         first[4..6].copy_from_slice(&((len - 40) as u16).to_be_bytes());
     }
-    let pseudo = fold(pseudo_sum(first, shape.v4, shape.protocol, transport_len));
+    let pseudo = checksum::begun(first, shape.v4, shape.protocol, transport_len);
     let header = &mut first[shape.transport..];
     if shape.protocol == UDP {
         header[4..6].copy_from_slice(&transport_len.to_be_bytes());
@@ -563,10 +584,13 @@ fn ends_run(packet: &[u8], shape: Shape) -> bool {
     packet[shape.transport + 13] & PSH != 0
 }
 
-/// Whether the packet's own checksums, IP's and the transport's, are right.
-fn checksum_is_right(packet: &[u8], shape: Shape) -> bool {
+/// Whether the packet's own checksums, IP's and the transport's unless it is only begun, are right.
+fn checksums_are_right(packet: &[u8], shape: Shape, begun: bool) -> bool {
     if shape.v4 && fold(sum_of(&packet[..shape.transport])) != 0xffff {
         return false;
+    }
+    if begun {
+        return true;
     }
     let transport = &packet[shape.transport..];
     let pseudo = pseudo_sum(packet, shape.v4, shape.protocol, transport.len() as u16);
@@ -594,39 +618,6 @@ fn be16(bytes: &[u8], at: usize) -> u16 {
 
 fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
-}
-
-/// The sum over the pseudo-header, in the byte order of [`sum_of`].
-fn pseudo_sum(packet: &[u8], v4: bool, protocol: u8, transport_len: u16) -> u64 {
-    let addresses = if v4 { &packet[12..20] } else { &packet[8..40] };
-    let rest = u64::from(u16::from(protocol).to_be()) + u64::from(transport_len.to_be());
-    sum_of(addresses) + rest
-}
-
-/// The sum of all 16-bit words, not folded yet, words in the machine's byte order: the one's
-/// complement sum comes out right in any order as long as it is swapped at the end (RFC 1071).
-fn sum_of(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<4>();
-    let mut sum: u64 = words
-        .iter()
-        .map(|word| u64::from(u32::from_ne_bytes(*word)))
-        .sum();
-    let (pairs, rest) = rest.as_chunks::<2>();
-    for pair in pairs {
-        sum += u64::from(u16::from_ne_bytes(*pair));
-    }
-    if let [last] = rest {
-        sum += u64::from(u16::from_ne_bytes([*last, 0]));
-    }
-    sum
-}
-
-/// Folds a sum to 16 bits, in network byte order as a number.
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    u16::from_be(sum as u16)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use super::{Bond, Context, Side};
 use crate::event::{Event, PathReason};
-use crate::frame::{CAN_JOIN, CAN_RESTORE, CloseReason, Control, Hello, VERSION};
+use crate::frame::{CAN_COMPLETE, CAN_JOIN, CAN_RESTORE, CloseReason, Control, Hello, VERSION};
 use crate::path::{Address, Greeting, MessageContent};
 use crate::session::Number;
 use crate::time::Time;
@@ -21,7 +21,7 @@ impl Bond {
             boot: self.boot,
             peer_boot: self.peer_boot.unwrap_or(0),
             path: self.paths[index].tag,
-            capabilities: CAN_RESTORE | CAN_JOIN,
+            capabilities: CAN_RESTORE | CAN_JOIN | CAN_COMPLETE,
             mtu: self.own_fit(),
             role: self.paths[index].role,
             modes: self.modes,
@@ -135,6 +135,7 @@ impl Bond {
         let joins = hello.capabilities & CAN_JOIN != 0;
         self.peer_joins = Some(joins);
         self.squeezer.enable(hello.capabilities & CAN_RESTORE != 0);
+        self.peer_completes = hello.capabilities & CAN_COMPLETE != 0;
         self.mtu = self.fitting_mtu();
         self.paths[index].mtu.agree(self.mtu, joins);
     }

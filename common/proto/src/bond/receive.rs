@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
 use crate::PacketBuf;
+use crate::checksum;
 use crate::event::{Event, PathReason};
 use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe, SQUEEZED_AT};
 use crate::packet;
@@ -265,13 +266,20 @@ impl Bond {
         index: usize,
         header: DataHeader,
         sent: u32,
-        packet: PacketBuf,
+        mut packet: PacketBuf,
         ctx: &mut Context<'_>,
     ) {
         let Some(info) = packet::inspect(packet.bytes()) else {
             self.drop_packet("inner_malformed");
             return ctx.pool.put(packet);
         };
+        if header.begun {
+            if checksum::position(packet.bytes()).is_none() {
+                self.drop_packet("inner_malformed");
+                return ctx.pool.put(packet);
+            }
+            packet.set_begun();
+        }
         if self.side == Side::Server && !self.owns(info.key.source) {
             self.drop_packet("inner_source_not_allowed");
             return ctx.pool.put(packet);

@@ -67,7 +67,14 @@ impl Bond {
     }
 
     /// An inner packet from the TUN that is larger than both sides agreed to.
-    pub(super) fn handle_too_big(&mut self, now: Time, packet: PacketBuf, ctx: &mut Context<'_>) {
+    pub(super) fn handle_too_big(
+        &mut self,
+        now: Time,
+        mut packet: PacketBuf,
+        ctx: &mut Context<'_>,
+    ) {
+        // What is cut or quoted has to be right by itself.
+        packet.complete();
         let pieces = mss::fragments(packet.bytes(), self.mtu);
         if pieces.is_empty() {
             self.drop_packet("packet_too_big");

@@ -404,6 +404,9 @@ impl Bond {
         let more = self.order.trial != Some(index)
             && (self.queue.has(Class::Bulk) || !self.retransmits.is_empty());
         let stored = self.store.get_mut(key)?;
+        if !self.peer_completes {
+            stored.packet.complete();
+        }
         let again = stored.copies > 0;
         let release = if stored.steady {
             self.latency.units(now.since(stored.first_sent))
@@ -420,6 +423,7 @@ impl Bond {
             seq: stored.seq as u32 & 0x00ff_ffff,
             release,
             opens: None,
+            begun: stored.packet.is_begun(),
         };
         let stamp = stamp::stamp(now);
         let mut head = Head::default();

@@ -3,6 +3,7 @@
 //! Nothing here has a state: the same base, place and bytes give the same header,
 //! in whatever order and however often they come.
 
+use crate::checksum::begun as begun_checksum;
 use crate::frame::{FrameError, HEADER_LEN, SQUEEZED_AT};
 use crate::stamp;
 use crate::wire::Reader;
@@ -55,6 +56,17 @@ pub struct Place {
     pub number: u32,
     /// Send stamp.
     pub stamp: u32,
+}
+
+/// What a squeezed header says besides the packet's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Generation of the base.
+    pub generation: u8,
+    /// The frame's field `release`.
+    pub release: u8,
+    /// The checksum is only begun, and does not travel: it is known from the header.
+    pub begun: bool,
 }
 
 /// How wide the five offsets were lately, as they are written: 0, 1, 2, 3 for 0, 1, 2, 4 bytes.
@@ -342,7 +354,7 @@ impl Base {
         &self,
         packet: &[u8],
         place: Place,
-        (generation, release): (u8, u8),
+        marks: Marks,
         widths: &mut Widths,
         head: &mut Head,
     ) -> bool {
@@ -383,16 +395,16 @@ impl Base {
             | on(tos(packet, ip) != tos(base, ip), TOS)
             | on(differs(ttl_at(ip), 1), TTL)
             | on(raw, OPTIONS)
-            | on(release != 0, RELEASE);
+            | on(marks.release != 0, RELEASE);
 
         head.len = SQUEEZED_AT;
         head.skip = p.header;
-        head.put(&[generation]);
+        head.put(&[marks.generation]);
         head.put(&mask.to_be_bytes());
         match self.profile {
-            Profile::Tcp => head.put(&packet[ip + 16..ip + 18]),
-            Profile::Udp => head.put(&packet[ip + 6..ip + 8]),
-            Profile::Ip => {}
+            Profile::Tcp if !marks.begun => head.put(&packet[ip + 16..ip + 18]),
+            Profile::Udp if !marks.begun => head.put(&packet[ip + 6..ip + 8]),
+            Profile::Tcp | Profile::Udp | Profile::Ip => {}
         }
         for (value, width) in offsets {
             head.put(&value.to_be_bytes()[4 - bytes_of(width)..]);
@@ -414,30 +426,29 @@ impl Base {
             head.put(p.options);
         }
         if mask & RELEASE != 0 {
-            head.put(&[release]);
+            head.put(&[marks.release]);
         }
         true
     }
 
-    /// Makes a header whole again. `rest` is what follows the generation in the frame.
+    /// Makes a header whole again. `rest` is what follows the generation in the frame; `begun` tells that the checksum
+    /// is not in it.
     ///
     /// # Errors
     /// When the bytes are not a header that refers to this one.
-    pub fn restore(&self, place: Place, rest: &[u8]) -> Result<Restored, FrameError> {
+    pub fn restore(&self, place: Place, begun: bool, rest: &[u8]) -> Result<Restored, FrameError> {
         let mut r = Reader::new(rest);
         let mask = r.u16()?;
         let (ip, is_tcp) = (self.ip, self.profile == Profile::Tcp);
-        if !is_tcp && mask & TCP_ONLY != 0 || ip == IP6 && mask & WIDTH_BITS != 0 {
+        let is_ip = self.profile == Profile::Ip;
+        if !is_tcp && mask & TCP_ONLY != 0 || ip == IP6 && mask & WIDTH_BITS != 0 || is_ip && begun
+        {
             return Err(FrameError::Invalid);
         }
         let mut bytes = [0; RESTORED_MAX];
         let mut len = Self::head_len(ip, self.profile);
         bytes[..len].copy_from_slice(&self.head[..len]);
-        let check = if self.profile == Profile::Ip {
-            0
-        } else {
-            r.u16()?
-        };
+        let check = if is_ip || begun { 0 } else { r.u16()? };
         let mut offset = |bit: u16| match mask >> bit & WIDTH_BITS {
             0 => Ok(0),
             1 => r.u8().map(|v| v as i8 as u32),
@@ -458,7 +469,6 @@ impl Base {
                 ip + 8,
                 long(&self.head, ip + 8).wrapping_add(ack),
             );
-            set_word(&mut bytes, ip + 16, check);
         }
         if mask & FLAGS != 0 {
             bytes[ip + 13] = r.u8()?;
@@ -496,8 +506,19 @@ impl Base {
         let release = if mask & RELEASE != 0 { r.u8()? } else { 0 };
         let read = rest.len() - r.rest().len();
         let whole = u16::try_from(len + r.rest().len()).map_err(|_| FrameError::Invalid)?;
+        let check = if begun {
+            let (v4, protocol) = if ip == IP4 {
+                (true, bytes[9])
+            } else {
+                (false, bytes[6])
+            };
+            begun_checksum(&bytes, v4, protocol, whole - ip as u16)
+        } else {
+            check
+        };
         match self.profile {
             Profile::Tcp => {
+                set_word(&mut bytes, ip + 16, check);
                 bytes[ip + 12] = bytes[ip + 12] & 0x0f | (((len - ip) / 4) << 4) as u8;
             }
             Profile::Udp => {

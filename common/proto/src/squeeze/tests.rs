@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::buffer::PacketBuf;
+use crate::checksum;
 use crate::classify::Class;
 use crate::frame::{self, Frame, SQUEEZED_AT};
 use crate::stamp;
@@ -201,12 +202,26 @@ fn header(flow: u16, seq: u32, opens: Option<Opening>) -> DataHeader {
         seq: seq & 0x00ff_ffff,
         release: 0,
         opens,
+        begun: false,
     }
+}
+
+/// Leaves no more of the checksum than what is begun; false when there can be no such.
+fn begin(packet: &mut [u8]) -> bool {
+    let Some(at) = checksum::position(packet) else {
+        return false;
+    };
+    let protocol = packet[if at.start == 20 { 9 } else { 6 }];
+    let len = (packet.len() - at.start) as u16;
+    let sum = checksum::begun(packet, at.start == 20, protocol, len);
+    packet[at.start + at.offset..][..2].copy_from_slice(&sum.to_be_bytes());
+    true
 }
 
 /// A packet under way, its copies, and what is known of it.
 struct Under {
     packet: Vec<u8>,
+    begun: bool,
     opens: Option<Opening>,
     sent: u8,
 }
@@ -251,6 +266,7 @@ impl World {
         let stamp = stamp::stamp(self.now);
         let mut head = Head::default();
         let mut h = header(key.0, key.1, under.opens);
+        h.begun = under.begun;
         let form = match under.opens {
             Some(opening) => Form::Opens(opening),
             None => {
@@ -316,7 +332,12 @@ impl World {
                 other => panic!("{other:?} was never sent"),
             };
             let key = (h.flow, h.seq);
-            assert_eq!(buf.bytes(), self.under[&key].packet, "of {key:?}");
+            let under = &self.under[&key];
+            assert_eq!(
+                (buf.bytes(), h.begun),
+                (&under.packet[..], under.begun),
+                "of {key:?}"
+            );
             self.arrived += 1;
             self.acks.push((self.now + Duration::from_millis(30), key));
         }
@@ -355,11 +376,13 @@ fn play(seed: u64, trouble: &Trouble) -> World {
         if r.once_in(trouble.other_flow) {
             hosts[slot] = Host::new(r);
         }
-        let packet = hosts[slot].packet(r, ms as u32);
+        let mut packet = hosts[slot].packet(r, ms as u32);
+        let begun = r.once_in(3) && begin(&mut packet);
         numbers[slot] = (numbers[slot] + 1) & 0x00ff_ffff;
         let key = (slot as u16, numbers[slot]);
         let under = Under {
             packet,
+            begun,
             opens: None,
             sent: 0,
         };
@@ -585,10 +608,22 @@ fn a_squeezed_head_has_the_documented_bytes() {
         stamp: 500,
     };
     let squeezed = packet(6_700, 30, 601, 102);
-    assert!(base.squeeze(&squeezed, later, (3, 0), &mut widths, &mut head));
+    let marks = Marks {
+        generation: 3,
+        ..Marks::default()
+    };
+    assert!(base.squeeze(&squeezed, later, marks, &mut widths, &mut head));
     let expected = [
         3, 0x09, 0x48, 0xaa, 0xbb, 0xfe, 0xd4, 0xfc, 0xfc, 0x02, 0x59,
     ];
     assert_eq!(head.bytes[SQUEEZED_AT..head.len], expected);
     assert_eq!(head.skip, 52);
+
+    let marks = Marks {
+        begun: true,
+        ..marks
+    };
+    assert!(base.squeeze(&squeezed, later, marks, &mut widths, &mut head));
+    let without: Vec<u8> = [&expected[..3], &expected[5..]].concat();
+    assert_eq!(head.bytes[SQUEEZED_AT..head.len], without);
 }

@@ -1,6 +1,7 @@
 //! What users are promised, played in virtual time: one module per promise.
 
 mod calls_are_sent_twice;
+mod checksums_travel_begun;
 mod classes_share;
 mod far_uplink_is_used;
 mod harness;

@@ -158,14 +158,21 @@ fn as_super_packet(packet: &[u8], segment_len: usize) -> Vec<u8> {
     [&header.write()[..], &packet].concat()
 }
 
+/// What is split off, with every checksum completed.
 fn split_all(frame: &[u8]) -> Result<Vec<Vec<u8>>, SplitError> {
+    Ok(split_begun(frame)?.into_iter().map(completed).collect())
+}
+
+/// What is split off, as it is.
+fn split_begun(frame: &[u8]) -> Result<Vec<PacketBuf>, SplitError> {
     let mut packets = Collected(Vec::new());
     split(frame, &mut packets)?;
-    Ok(packets
-        .0
-        .iter()
-        .map(|packet| packet.bytes().to_vec())
-        .collect())
+    Ok(packets.0)
+}
+
+fn completed(mut packet: PacketBuf) -> Vec<u8> {
+    packet.complete();
+    packet.bytes().to_vec()
 }
 
 /// Keeps what was split.
@@ -237,6 +244,10 @@ fn assert_sound(packet: &[u8]) {
 
 /// Every frame that a joiner writes for `packets`, as bytes.
 fn join_all(udp: bool, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    join_bufs(udp, packets.iter().map(|packet| PacketBuf::copy_of(packet)))
+}
+
+fn join_bufs(udp: bool, packets: impl IntoIterator<Item = PacketBuf>) -> Vec<Vec<u8>> {
     let mut joiner = Joiner::new(udp);
     let mut frames = Vec::new();
     let mut write = |frame: Frame<'_>| {
@@ -247,7 +258,7 @@ fn join_all(udp: bool, packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         frames.push(all);
     };
     for packet in packets {
-        joiner.push(PacketBuf::copy_of(packet), &mut write);
+        joiner.push(packet, &mut write);
     }
     joiner.flush(&mut write);
     frames
@@ -266,6 +277,109 @@ fn run(template: &Tcp, count: usize, len: usize) -> Vec<Vec<u8>> {
             .build()
         })
         .collect()
+}
+
+/// A copy of a sound packet whose checksum is only begun.
+pub(crate) fn begun(packet: &[u8]) -> PacketBuf {
+    let frame = as_super_packet(packet, packet.len());
+    let mut packet = PacketBuf::copy_of(&frame[HEADER_LEN..]);
+    packet.set_begun();
+    packet
+}
+
+#[test]
+fn a_begun_checksum_goes_through_untouched() {
+    for v6 in [false, true] {
+        let whole = Tcp {
+            v6,
+            payload: bytes(2 * 1348 + 5, 3),
+            ..Tcp::default()
+        };
+        let frame = as_super_packet(&whole.build(), 1348);
+        let pieces = split_begun(&frame).expect("sound");
+        assert!(pieces.iter().all(PacketBuf::is_begun));
+        for piece in &pieces {
+            let apart = completed(piece.clone());
+            assert_sound(&apart);
+            assert_ne!(piece.bytes(), apart, "nobody summed up the payload");
+        }
+        let mut single = as_super_packet(&run(&whole, 1, 900)[0], 0);
+        single[1] = GSO_NONE;
+        let [packet] = &split_begun(&single).expect("sound")[..] else {
+            panic!("it is one packet")
+        };
+        assert!(packet.is_begun());
+        assert_eq!(packet.bytes(), &single[HEADER_LEN..]);
+        // Alone again, it is what it was.
+        assert_eq!(join_bufs(true, [packet.clone()]), [single]);
+    }
+}
+
+#[test]
+fn begun_and_whole_checksums_are_never_joined() {
+    for (v6, is_udp) in [(false, false), (true, false), (false, true), (true, true)] {
+        let packets = if is_udp {
+            (0..4).map(|id| udp(v6, 9, id, &bytes(1000, 3))).collect()
+        } else {
+            run(
+                &Tcp {
+                    v6,
+                    ..Tcp::default()
+                },
+                4,
+                1000,
+            )
+        };
+        let kinds = |kinds: [bool; 4]| {
+            packets
+                .iter()
+                .zip(kinds)
+                .map(|(packet, is_begun)| match is_begun {
+                    true => begun(packet),
+                    false => PacketBuf::copy_of(packet),
+                })
+        };
+        for (mix, frames) in [
+            ([true; 4], 1),
+            ([false; 4], 1),
+            ([true, true, false, false], 2),
+            ([true, false, true, false], 4),
+        ] {
+            let joined = join_bufs(true, kinds(mix));
+            assert_eq!(joined.len(), frames, "{mix:?} of {is_udp}");
+            let apart = joined
+                .iter()
+                .flat_map(|frame| split_all(frame).expect("sound"));
+            assert_eq!(apart.collect::<Vec<_>>(), packets);
+        }
+    }
+}
+
+#[test]
+fn a_checksum_that_is_begun_in_an_unusual_place_is_finished() {
+    // IPv4 with an option: 24 bytes of header.
+    let plain = udp(false, 9, 1, &bytes(100, 3));
+    let mut packet = plain[..20].to_vec();
+    packet.extend([1, 1, 1, 0]);
+    packet.extend(&plain[20..]);
+    packet[0] = 0x46;
+    let len = packet.len();
+    packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
+    set_ipv4_checksum(&mut packet, 24);
+    let sum = checksum::begun(&packet, true, UDP, (len - 24) as u16);
+    packet[30..32].copy_from_slice(&sum.to_be_bytes());
+    let header = VirtioHeader {
+        flags: FLAG_NEEDS_CHECKSUM,
+        checksum_start: 24,
+        checksum_offset: 6,
+        ..VirtioHeader::default()
+    };
+    let frame = [&header.write()[..], &packet].concat();
+    let [packet] = &split_begun(&frame).expect("sound")[..] else {
+        panic!("it is one packet")
+    };
+    assert!(!packet.is_begun());
+    assert_sound(packet.bytes());
 }
 
 #[test]

@@ -188,7 +188,7 @@ fn take(
         Class::Interactive => (&codel::THIN, limits::BULK_EXPIRY),
         Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
     };
-    let params = &params.with_patience(flow.reach.patience(now));
+    let params = &params.with_patience(flow.reach.patience(now).max(flow.patience));
     while let Some(mut queued) = flow.queue.pop_front() {
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();

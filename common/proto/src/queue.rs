@@ -105,7 +105,8 @@ impl Queue {
         }
         flow.queue_bytes += len;
         self.bytes += len;
-        let waited = flow.queue.front().map(|f| queued.since.since(f.since));
+        let first = flow.queue.get(flow.overtakers);
+        let waited = first.map(|f| queued.since.since(f.since));
         if queued.again && waited >= Some(OVERTAKES_AFTER) {
             // Its own flow cannot go on without it, so it waits for none of it.
             flow.queue.insert(flow.overtakers, queued);

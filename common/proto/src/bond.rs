@@ -3,6 +3,7 @@
 //! This file holds the parts and calls them in order; the parts decide. Its
 //! sides live in files of their own:
 //!
+//! * [`order`]: which paths there are for whom, as of now;
 //! * [`transmit`]: what is sent next, and over which path;
 //! * [`copies`]: what is sent twice;
 //! * [`trial`]: copies that find the rate of a path;
@@ -17,6 +18,7 @@
 
 mod copies;
 mod greet;
+mod order;
 mod picture;
 mod receive;
 mod silence;
@@ -29,7 +31,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::buffer::{PacketBuf, Pool};
-use crate::config::{Key, Mode, Modes, PeerConfig};
+use crate::config::{Key, Modes, PeerConfig};
 use crate::endpoint::WakeReason;
 use crate::event::{Event, PathReason, SocketId};
 use crate::flow::{Admitted, FlowTable, Queued};
@@ -42,8 +44,9 @@ use crate::path::{Address, Change, MessageContent, Path};
 use crate::queue::{Queue, QueueDrop};
 use crate::release::Latency;
 use crate::reorder::Reorder;
-use crate::schedule::{self, Order, PathView};
+use crate::schedule::{Order, PathView};
 use crate::session::Session;
+use crate::span::Span;
 use crate::squeeze::{Restorer, Squeezer};
 use crate::stats::PathState;
 use crate::store::{PacketKey, Store};
@@ -111,6 +114,9 @@ pub struct Bond {
     recent: Recent,
     stashed: Option<(u8, Pick)>,
     reorder: Reorder,
+    span: Span,
+    span_since: Time,
+    span_among: usize,
     latency: Latency,
     squeezer: Squeezer,
     /// The other side takes begun checksums.
@@ -188,6 +194,9 @@ impl Bond {
             recent: Recent::default(),
             stashed: None,
             reorder: Reorder::default(),
+            span: Span::default(),
+            span_since: Time::ZERO,
+            span_among: 0,
             latency: Latency::default(),
             squeezer: Squeezer::default(),
             peer_completes: false,
@@ -604,55 +613,6 @@ impl Bond {
         offer(self.pace_due(now), WakeReason::Pace);
         offer(self.copies.next_due(), WakeReason::Pace);
         next
-    }
-
-    /// Brings the order of paths up to date.
-    fn reorder_paths(&mut self, now: Time) {
-        self.views.clear();
-        let zero = self.paths.iter().find_map(|p| p.rate.base_delay());
-        for (index, path) in self.paths.iter_mut().enumerate() {
-            // Before a delay is known, a path is assumed to be slow.
-            const UNKNOWN_MS: f64 = 500.0;
-            let base = match (path.rate.base_delay(), zero) {
-                (Some(base), Some(zero)) => {
-                    crate::stamp::millis(crate::stamp::difference(base, zero))
-                }
-                _ => UNKNOWN_MS,
-            };
-            let full = path.check_full();
-            // With nothing of ours under way, none of it waits either.
-            let queue = if path.sent.has_inflight() {
-                path.rate.queue_ms()
-            } else {
-                0.0
-            };
-            self.views.push(PathView {
-                index,
-                role: path.role,
-                active: path.health.is_active() && path.session.is_established(),
-                base_ms: base,
-                delay_ms: base + queue,
-                capacity: path.rate.capacity(),
-                on_trial: path.is_on_trial(now),
-                on_probation: path.is_on_trial(now) && path.trial.is_probation(now),
-                has_room: path.has_room(),
-                ready_in: path.ready_in(now),
-                full,
-            });
-        }
-        let previous = self.best.and_then(|tag| self.path_index(tag));
-        // One path at a time for everything, or only for bulk.
-        let mode = self.modes.single().unwrap_or_default();
-        schedule::order(&self.views, mode, previous, &mut self.order);
-        if self.modes.bulk == Mode::Handover {
-            self.order.wide = self.order.wide.min(1);
-        }
-        self.best = self.order.best().map(|v| self.paths[v.index].tag);
-        self.queue
-            .set_rate(self.order.best().map_or(0.0, |v| v.capacity));
-        let lossy = self.paths.iter().any(Path::is_lossy);
-        let repair = lossy.then(|| self.repair_time() / 2);
-        self.latency.update(now, &self.order, repair);
     }
 
     fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {

@@ -126,6 +126,7 @@ pub struct RateController {
     last_update: Time,
     last_empty: Time,
     drain_until: Time,
+    seen: f64,
     startup_over: u32,
     round_at: Time,
     round_rate: f64,
@@ -160,6 +161,7 @@ impl RateController {
             last_update: Time::ZERO,
             last_empty: Time::ZERO,
             drain_until: Time::ZERO,
+            seen: 0.0,
             startup_over: 0,
             round_at: Time::ZERO,
             round_rate: 0.0,
@@ -186,6 +188,24 @@ impl RateController {
             self.delay = Delay::new(now);
             self.round_at = now;
         }
+    }
+
+    /// Something else than traffic says that the link carries this much: begin there.
+    pub fn suppose(&mut self, capacity: f64) {
+        if self.phase == Phase::Startup && self.capacity > 0.0 {
+            self.capacity = capacity.max(self.seen).max(FLOOR);
+            self.pace = self.capacity * STARTUP_GAIN;
+        }
+    }
+
+    /// The most that arrived so far in the start, bytes per second.
+    pub fn seen(&self) -> f64 {
+        self.seen
+    }
+
+    /// By how much the delay goes up and down, milliseconds.
+    pub fn noise_ms(&self) -> f64 {
+        self.delay.noise_ms()
     }
 
     /// After an outage or a change of the address: keep half, look anew.
@@ -302,6 +322,7 @@ impl RateController {
         let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
         let rates = self.delivery.rates(span, 0);
         if let Some(rates) = rates {
+            self.seen = self.seen.max(rates.arrived);
             self.capacity = self.capacity.max(rates.arrived);
         }
         self.pace = self.capacity * STARTUP_GAIN;

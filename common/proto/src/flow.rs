@@ -15,7 +15,7 @@ use crate::codel::Codel;
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
 use crate::reach::Reach;
-use crate::release::{self, Habits, Remote};
+use crate::release::{self, Expected, Habits, Remote};
 use crate::time::Time;
 
 /// A packet that waits for a path.
@@ -89,9 +89,13 @@ pub struct Flow {
     pub waiting_since: Option<Time>,
     /// Until when it may use every path, not only the best.
     pub wide_until: Time,
-    /// Whether it uses every path and a constant latency from its first packet on.
+    /// Whether it uses a set of paths at a constant latency from its first packet on ([`crate::span`]).
     pub steady: bool,
     began: Time,
+    /// How long its packets may wait before the sender is asked to slow down, for its latency's sake.
+    pub patience: Duration,
+    /// The most that its latency may become.
+    pub latency_max: Duration,
     /// How far behind the best path its packets may travel, and what it waits for.
     pub reach: Reach,
 }
@@ -125,6 +129,8 @@ impl Flow {
             wide_until: Time::ZERO,
             steady: false,
             began: now,
+            patience: Duration::ZERO,
+            latency_max: Duration::ZERO,
             reach: Reach::default(),
         }
     }
@@ -160,7 +166,13 @@ impl Flow {
             mean_len: self.mean_len,
             bulk_rate,
         };
-        self.class = classify(packet, &behaviour);
+        self.class = match packet.transport {
+            // It is not waited for, and the quickest path takes it.
+            Transport::Tcp { pure_ack: true, .. } => classify(packet, &behaviour),
+            // All of it travels alike from the first packet on.
+            _ if self.steady => Class::Bulk,
+            _ => classify(packet, &behaviour),
+        };
         worth(packet, &behaviour, self.class)
     }
 
@@ -205,6 +217,16 @@ impl Flow {
     }
 }
 
+/// Whether a flow that begins with this packet may become long. QUIC's first packets are padded (RFC 9000,
+/// section 14.1), those of calls, games and DNS are small.
+fn may_be_long(first: &PacketInfo) -> bool {
+    match first.transport {
+        Transport::Tcp { .. } => true,
+        Transport::Udp => first.len >= 1_200,
+        Transport::Other | Transport::Icmp | Transport::Fragment => false,
+    }
+}
+
 /// All flows of one bond in one direction.
 #[derive(Debug, Default)]
 pub struct FlowTable {
@@ -216,6 +238,9 @@ pub struct FlowTable {
     hand: usize,
     habits: Habits,
     ours_is_source: bool,
+    expect_long: bool,
+    latency: Duration,
+    rtt: Duration,
 }
 
 impl FlowTable {
@@ -226,6 +251,13 @@ impl FlowTable {
             ours_is_source,
             ..FlowTable::default()
         }
+    }
+
+    /// Whether a flow of which nothing is known is treated as one that will be long.
+    pub fn expect_long(&mut self, expect: bool, latency: Duration, rtt: Duration) {
+        self.expect_long = expect;
+        self.latency = latency;
+        self.rtt = rtt;
     }
 
     /// Finds or makes the packet's flow and sorts the packet. `None` when every
@@ -246,13 +278,26 @@ impl FlowTable {
             let remote = Remote::of(&packet.key, self.ours_is_source);
             let len = packet.len as u64;
             if known.is_none() {
-                flow.steady = self.habits.begin(now, remote);
+                flow.steady = match self.habits.begin(now, remote) {
+                    Expected::Long => true,
+                    Expected::Unknown => self.expect_long && may_be_long(packet),
+                    Expected::Short => false,
+                };
             } else if (release::LONG_AFTER_BYTES..release::LONG_AFTER_BYTES + len)
                 .contains(&(flow.bytes + len))
             {
                 self.habits.was_long(remote);
             }
         }
+        if known.is_none() {
+            // A window that was made for a shorter round trip is twice too large for it at most.
+            flow.latency_max = self.latency + (self.latency + self.rtt) / 2;
+        }
+        flow.patience = if flow.steady {
+            self.latency.min(flow.latency_max) / 2
+        } else {
+            Duration::ZERO
+        };
         let worth = flow.note(now, packet, bulk_rate);
         Some(Admitted {
             slot,
@@ -397,6 +442,28 @@ mod tests {
         }
         assert!(last.ordered);
         assert_eq!((last.slot, flows.count()), (first.slot, 1));
+    }
+
+    #[test]
+    fn where_a_far_set_pays_what_may_become_long_begins_on_it() {
+        let begins_steady = |pays, protocol, len| {
+            let mut flows = FlowTable::default();
+            flows.expect_long(pays, Duration::from_millis(50), Duration::from_millis(20));
+            let mut first = packet(1, len);
+            first.key.protocol = protocol;
+            if protocol == 6 {
+                first.transport = Transport::Tcp {
+                    control: true,
+                    pure_ack: false,
+                };
+            }
+            let slot = flows.admit(Time::ZERO, &first, 1e6).unwrap().slot;
+            flows.get_mut(slot).unwrap().steady
+        };
+        assert!(begins_steady(true, 6, 60), "TCP");
+        assert!(begins_steady(true, 17, 1_200), "QUIC");
+        assert!(!begins_steady(true, 17, 200), "a call, a game, DNS");
+        assert!(!begins_steady(false, 6, 60), "it does not pay");
     }
 
     #[test]

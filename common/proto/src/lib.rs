@@ -48,6 +48,7 @@ mod release;
 pub mod reorder;
 pub mod schedule;
 pub mod session;
+mod span;
 pub mod squeeze;
 mod stamp;
 mod stats;

@@ -54,8 +54,8 @@ pub const RETRANSMIT_AGE_REALTIME: Duration = Duration::from_millis(600);
 
 /// Paths of one bond. The tag has 8 bits; an ack has room for 16 sessions.
 pub const PATHS: usize = 8;
-/// Control frames that may wait on one path.
-pub const CONTROL_FRAMES: usize = 32;
+/// Control frames that may wait on one path: the answers to a whole train of pings among them.
+pub const CONTROL_FRAMES: usize = 96;
 /// News that wait for the driver.
 pub const EVENTS: usize = 1_024;
 

@@ -12,6 +12,7 @@ mod pacer;
 mod received;
 mod rtt;
 mod sent;
+mod train;
 mod trial;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
 pub use rtt::Rtt;
 pub use sent::{Kind, Outgoing, SentLog};
+pub use train::{Guess, ProbeTrain, lengthen};
 pub use trial::Trial;
 
 use crate::config::Role;
@@ -152,6 +154,8 @@ pub struct Path {
     pub health: Health,
     /// What is left to find out before it carries its share.
     pub trial: Trial,
+    /// A first guess of its rate.
+    pub train: ProbeTrain,
     /// Where HELLO stands.
     pub greeting: Greeting,
     /// Sessions that began before this one belong to a former life of the peer.
@@ -216,6 +220,7 @@ impl Path {
             rate: RateController::new(),
             health: Health::new(now),
             trial: Trial::default(),
+            train: ProbeTrain::default(),
             greeting: Greeting::Idle,
             first_session: None,
             candidate: None,
@@ -272,6 +277,64 @@ impl Path {
         self.messages
             .retain(|m| !matches!(m.content, MessageContent::Probe(Probe::Ping { .. })));
         self.say(ping);
+    }
+
+    /// Lets the trains leave that guess its rate, once. A backup is left alone.
+    pub fn begin_train(&mut self) {
+        if matches!(self.role, Role::Always | Role::Secondary) {
+            self.train.begin();
+        }
+    }
+
+    /// An answer to a ping, with the stamp at which it left.
+    pub fn on_pong(&mut self, now: Time, id: u32, sent: u32) {
+        self.train.on_pong(id, sent);
+        if let Some(guess) = self.train.guess().filter(|_| self.rtt.is_known()) {
+            self.rate.begin(now, self.rtt.smoothed());
+            self.rate.suppose(guess.low);
+        }
+    }
+
+    /// Accounts for a ping of a train. It says nothing about the rate and takes no room from others.
+    pub fn on_train_sealed(&mut self, now: Time, number: Number, len: usize) {
+        let out = Outgoing {
+            len,
+            eliciting: false,
+            limited: true,
+            packet: None,
+            kind: Kind::Whole,
+        };
+        self.sent.on_sent(now, number, out);
+        self.count_sent(now, len);
+    }
+
+    /// What it may carry, bytes per second, if anything of that was seen.
+    pub fn guess(&self) -> Option<Guess> {
+        let capacity = self.rate.capacity();
+        if self.rate.is_measured() {
+            return Some(Guess {
+                low: capacity,
+                high: capacity,
+                scatter_ms: 0.0,
+            });
+        }
+        let guess = self.train.guess()?;
+        Some(Guess {
+            low: guess.low.max(self.rate.seen()),
+            high: guess.high.max(self.rate.seen()),
+            ..guess
+        })
+    }
+
+    /// How far above its lowest delay nearly all of its packets are, milliseconds.
+    pub fn jitter_ms(&self) -> f64 {
+        /// The mean of the ups and downs, times this, covers a normal distribution from its lowest to its
+        /// highest hundredth.
+        const COVERS: f64 = 4.0;
+        /// Beyond this nobody should wait for it.
+        const MOST_MS: f64 = 40.0;
+        let scatter = self.guess().map_or(0.0, |guess| guess.scatter_ms);
+        (COVERS * self.rate.noise_ms()).max(scatter).min(MOST_MS)
     }
 
     /// How long until the pacer lets it send; zero when it may now.
@@ -372,7 +435,8 @@ impl Path {
         if let Some(len) = outcome.probe {
             self.mtu.on_probe_arrived(now, usize::from(len));
         }
-        if let Some(rtt) = outcome.rtt {
+        // A train waits in its own queue: its round trips are no one else's.
+        if let Some(rtt) = outcome.rtt.filter(|_| outcome.datagrams > 0) {
             self.rtt.sample(now, rtt);
         }
         let (count, again) = self.sent.detect_losses(now, &self.rtt, lost);

@@ -119,7 +119,8 @@ impl Queue {
         }
         flow.queue_bytes += len;
         self.bytes += len;
-        let waited = flow.queue.front().map(|f| queued.since.since(f.since));
+        let first = flow.queue.get(flow.overtakers);
+        let waited = first.map(|f| queued.since.since(f.since));
         if queued.again && waited >= Some(OVERTAKES_AFTER) {
             // Its own flow cannot go on without it, so it waits for none of it.
             flow.queue.insert(flow.overtakers, queued);
@@ -202,7 +203,7 @@ fn take(
         Class::Interactive => (&codel::THIN, limits::BULK_EXPIRY),
         Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
     };
-    let params = &params.with_patience(flow.reach.patience(now));
+    let params = &params.with_patience(flow.reach.patience(now).max(flow.patience));
     while let Some(mut queued) = flow.queue.pop_front() {
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();

@@ -10,9 +10,10 @@
 //! were one link.
 //!
 //! The price is latency, and a flow that turns out short pays it for nothing. So
-//! it is asked only of flows that will most likely be long: those with a remote
-//! address and port whose last flows were ([`Habits`]). All others are put in order as
-//! soon as that is possible.
+//! it is asked only of flows that will most likely be long, those with a remote
+//! address and port whose last flows were ([`Habits`]), and of those of which nothing is
+//! known where the best single path lies that far away anyhow ([`crate::span`]). All others
+//! are put in order as soon as that is possible.
 //!
 //! The sender says with each packet how long after the lowest delay it is to be
 //! released ([`Latency`]); the receiver turns that into a moment with what it knows
@@ -22,9 +23,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::limits;
 use crate::packet::FlowKey;
-use crate::schedule::Order;
 use crate::time::Time;
 
 /// A flow that carried this much was long.
@@ -33,12 +32,12 @@ pub const LONG_AFTER_BYTES: u64 = 1 << 20;
 const REMEMBERED: usize = 1_024;
 /// A remote end not seen for so long is judged anew.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3_600);
+/// Flows that tell that a remote end brings short ones.
+const SHORT_AFTER_FLOWS: u16 = 3;
 /// Flows after which the older half of the experience counts half.
 const EXPERIENCE: u16 = 16;
 /// Unit of the wire's field, milliseconds.
 const UNIT_MS: f64 = 2.0;
-/// Above the spread: jitter of timers and of the standing queues.
-const MARGIN_MS: f64 = 3.0;
 /// The latency falls no faster than this, or packets would overtake their own acknowledgements.
 const FALL_MS_PER_S: f64 = 50.0;
 
@@ -73,6 +72,17 @@ struct Habit {
     seen: Time,
 }
 
+/// What a flow will probably be, by what the earlier ones with its remote end were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// At least half of them were long.
+    Long,
+    /// There were some, and less than a quarter was long.
+    Short,
+    /// There is too little to tell.
+    Unknown,
+}
+
 /// What became of earlier flows, by their remote end.
 #[derive(Debug, Default)]
 pub struct Habits {
@@ -80,8 +90,8 @@ pub struct Habits {
 }
 
 impl Habits {
-    /// A flow begins. Says whether it is expected to be long: at least half of the earlier ones were.
-    pub fn begin(&mut self, now: Time, remote: Remote) -> bool {
+    /// A flow begins. Says what it will probably be.
+    pub fn begin(&mut self, now: Time, remote: Remote) -> Expected {
         if self.by_remote.len() >= REMEMBERED && !self.by_remote.contains_key(&remote) {
             self.forget(now);
         }
@@ -94,7 +104,13 @@ impl Habits {
             (habit.flows, habit.long) = (0, 0);
         }
         habit.seen = now;
-        let expected = habit.long > 0 && habit.long * 2 >= habit.flows;
+        let expected = if habit.long > 0 && habit.long * 2 >= habit.flows {
+            Expected::Long
+        } else if habit.flows >= SHORT_AFTER_FLOWS && habit.long * 4 < habit.flows {
+            Expected::Short
+        } else {
+            Expected::Unknown
+        };
         if habit.flows >= EXPERIENCE {
             habit.flows /= 2;
             habit.long /= 2;
@@ -130,32 +146,23 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Follows the paths that bulk may use: up at once, down slowly. `repair` is
-    /// how long the repair of a loss takes, if losses are to be expected.
-    pub fn update(&mut self, now: Time, order: &Order, repair: Option<Duration>) {
+    /// Follows what the set of paths needs ([`crate::span`]): up at once, down slowly.
+    pub fn update(&mut self, now: Time, wanted_ms: f64) {
         let elapsed = now.since(self.since).as_secs_f64();
         self.since = now;
-        let wide = &order.usable[..order.wide];
-        let delays = || wide.iter().map(|v| v.delay_ms);
-        let (low, high) = (
-            delays().fold(f64::INFINITY, f64::min),
-            delays().fold(0.0, f64::max),
-        );
-        let spread = (high - low).max(0.0);
-        let wanted = if wide.len() < 2 {
-            0.0
-        } else {
-            spread + MARGIN_MS + repair.map_or(0.0, |r| r.as_secs_f64() * 1e3)
-        };
-        let cap = limits::HOLD_MAX.as_secs_f64() * 1e3;
-        self.ms = wanted.max(self.ms - FALL_MS_PER_S * elapsed).min(cap);
+        self.ms = wanted_ms.max(self.ms - FALL_MS_PER_S * elapsed);
     }
 
-    /// What a packet that was first sent so long ago still has to wait, as the wire says it.
-    pub fn units(&self, age: Duration) -> u8 {
-        let left = self.ms - age.as_secs_f64() * 1e3;
-        (left / UNIT_MS).ceil().clamp(0.0, 254.0) as u8
+    /// It now.
+    pub fn get(&self) -> Duration {
+        Duration::from_secs_f64(self.ms / 1e3)
     }
+}
+
+/// What a packet of this latency that was first sent so long ago still has to wait, as the wire says it.
+pub fn units(latency: Duration, age: Duration) -> u8 {
+    let left = latency.saturating_sub(age).as_secs_f64() * 1e3;
+    (left / UNIT_MS).ceil().min(254.0) as u8
 }
 
 /// When a packet is due: `units` after the lowest delay, if it took `late` longer than that.
@@ -169,8 +176,6 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::config::Role;
-    use crate::schedule::PathView;
 
     fn remote(n: u32) -> Remote {
         Remote {
@@ -184,21 +189,25 @@ mod tests {
     fn a_remote_end_whose_flows_were_long_is_expected_to_bring_another_long_one() {
         let mut habits = Habits::default();
         let now = Time::from_millis(0);
-        assert!(!habits.begin(now, remote(1)), "nothing is known");
+        assert_eq!(habits.begin(now, remote(1)), Expected::Unknown);
         habits.was_long(remote(1));
-        assert!(habits.begin(now, remote(1)));
-        assert!(!habits.begin(now, remote(2)), "another one is not");
+        assert_eq!(habits.begin(now, remote(1)), Expected::Long);
+        assert_eq!(
+            habits.begin(now, remote(2)),
+            Expected::Unknown,
+            "another one"
+        );
     }
 
     #[test]
-    fn a_remote_end_with_mostly_short_flows_is_not_expected_to_bring_a_long_one() {
+    fn a_remote_end_with_mostly_short_flows_is_expected_to_bring_another_short_one() {
         let mut habits = Habits::default();
         let now = Time::from_millis(0);
-        for _ in 0..4 {
+        for _ in 0..5 {
             habits.begin(now, remote(1));
         }
         habits.was_long(remote(1));
-        assert!(!habits.begin(now, remote(1)));
+        assert_eq!(habits.begin(now, remote(1)), Expected::Short);
     }
 
     #[test]
@@ -207,7 +216,7 @@ mod tests {
         habits.begin(Time::from_millis(0), remote(0));
         habits.was_long(remote(0));
         let later = Time::from_millis(0) + FORGOTTEN_AFTER * 2;
-        assert!(!habits.begin(later, remote(0)));
+        assert_eq!(habits.begin(later, remote(0)), Expected::Unknown);
         for n in 0..10_000 {
             habits.begin(later + Duration::from_millis(n), remote(n as u32));
             assert!(habits.by_remote.len() <= REMEMBERED);
@@ -215,55 +224,31 @@ mod tests {
         assert!(habits.by_remote.contains_key(&remote(9_999)));
     }
 
-    fn order(delays: &[f64]) -> Order {
-        let view = |(index, &delay_ms): (usize, &f64)| PathView {
-            index,
-            role: Role::Always,
-            active: true,
-            base_ms: delay_ms,
-            delay_ms,
-            capacity: 1e6,
-            on_trial: false,
-            on_probation: false,
-            has_room: false,
-            ready_in: Duration::ZERO,
-            full: false,
-        };
-        Order {
-            usable: delays.iter().enumerate().map(view).collect(),
-            wide: delays.len(),
-            ..Order::default()
-        }
-    }
-
     #[test]
-    fn the_latency_covers_the_spread_and_falls_slowly() {
+    fn the_latency_rises_at_once_and_falls_slowly() {
         let mut latency = Latency::default();
         let mut now = Time::from_millis(1_000);
-        latency.update(now, &order(&[10.0, 35.0]), None);
-        assert_eq!(latency.units(Duration::ZERO), 14);
+        latency.update(now, 28.0);
+        assert_eq!(units(latency.get(), Duration::ZERO), 14);
         now += Duration::from_millis(20);
-        latency.update(now, &order(&[10.0, 11.0]), None);
-        assert_eq!(latency.units(Duration::ZERO), 14, "27 ms of 28 are left");
+        latency.update(now, 4.0);
+        assert_eq!(
+            units(latency.get(), Duration::ZERO),
+            14,
+            "27 ms of 28 are left"
+        );
         now += Duration::from_millis(1_000);
-        latency.update(now, &order(&[10.0, 11.0]), None);
-        assert_eq!(latency.units(Duration::ZERO), 2);
-    }
-
-    #[test]
-    fn a_lone_path_asks_for_no_latency() {
-        let mut latency = Latency::default();
-        latency.update(Time::from_millis(1), &order(&[10.0]), None);
-        assert_eq!(latency.units(Duration::ZERO), 0);
+        latency.update(now, 4.0);
+        assert_eq!(units(latency.get(), Duration::ZERO), 2);
     }
 
     #[test]
     fn a_packet_that_is_sent_again_is_due_when_it_was_at_first() {
         let mut latency = Latency::default();
-        latency.update(Time::from_millis(1), &order(&[0.0, 37.0]), None);
-        assert_eq!(latency.units(Duration::ZERO), 20);
-        assert_eq!(latency.units(Duration::from_millis(30)), 5);
-        assert_eq!(latency.units(Duration::from_millis(90)), 0);
+        latency.update(Time::from_millis(1), 40.0);
+        assert_eq!(units(latency.get(), Duration::ZERO), 20);
+        assert_eq!(units(latency.get(), Duration::from_millis(30)), 5);
+        assert_eq!(units(latency.get(), Duration::from_millis(90)), 0);
     }
 
     #[test]

@@ -36,8 +36,14 @@ pub struct PathView {
     pub base_ms: f64,
     /// One-way delay with its present queue, relative to an arbitrary zero that all views share.
     pub delay_ms: f64,
+    /// By how much its delay usually scatters above that, milliseconds.
+    pub jitter_ms: f64,
+    /// Lowest round trip of late, milliseconds.
+    pub rtt_ms: f64,
     /// Estimated capacity, bytes per second.
     pub capacity: f64,
+    /// What it may be at most; none while it rests on nothing that was seen.
+    pub at_most: Option<f64>,
     /// Whether the capacity has yet to be found.
     pub on_trial: bool,
     /// It came back from the dead just now.
@@ -51,6 +57,11 @@ pub struct PathView {
 }
 
 impl PathView {
+    /// The delay that nearly none of its packets exceeds.
+    pub fn late_ms(&self) -> f64 {
+        self.delay_ms + self.jitter_ms
+    }
+
     /// When a packet sent over it would arrive, relative to the shared zero.
     fn arrival_ms(&self) -> f64 {
         self.delay_ms + self.ready_in.as_secs_f64() * 1e3
@@ -176,7 +187,10 @@ mod tests {
             active: true,
             base_ms: delay_ms,
             delay_ms,
+            jitter_ms: 0.0,
+            rtt_ms: 2.0 * delay_ms,
             capacity: mbit * 125_000.0,
+            at_most: Some(mbit * 125_000.0),
             on_trial: false,
             on_probation: false,
             has_room: false,

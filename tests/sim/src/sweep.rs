@@ -37,8 +37,8 @@ pub const SUM_MBIT_MAX: f64 = 80.0;
 pub const RATE_MBIT_MIN: f64 = 2.0;
 /// Greatest rate of a link before scaling, Mbit/s.
 const RATE_MBIT_MAX: f64 = 500.0;
-/// When the flow begins, seconds: the paths have shaken hands.
-const START_S: f64 = 0.5;
+/// When the flow begins, seconds: also a path with a round trip of 300 ms has shaken hands and guessed its rate.
+const START_S: f64 = 2.0;
 /// Share of the run that is measured, at its end: slow start is over.
 const MEASURED_SHARE: f64 = 2.0 / 3.0;
 /// What native TCP carries of an Ethernet frame of 1,514 bytes.
@@ -316,7 +316,7 @@ mod tests {
         let sweep = |jobs| Sweep {
             seeds: (1, 4),
             cc: vec![Algorithm::Cubic, Algorithm::Bbr],
-            duration_s: 1.5,
+            duration_s: 3.0,
             jobs,
         };
         let text = |jobs| format!("{:?}", run(&sweep(jobs), "test"));

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
 use crate::PacketBuf;
 use crate::checksum;
+use crate::config::Mode;
 use crate::event::{Event, PathReason};
 use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe, SQUEEZED_AT};
 use crate::packet;
@@ -190,7 +191,8 @@ impl Bond {
                     Probe::Ping { id } => {
                         self.paths[index].say(MessageContent::Probe(Probe::Pong { id }));
                     }
-                    Probe::Pong { .. } | Probe::Tick | Probe::Size { .. } => {}
+                    Probe::Pong { id } => self.paths[index].on_pong(now, id, sent),
+                    Probe::Tick | Probe::Size { .. } => {}
                 }
                 ctx.pool.put(buf);
             }
@@ -467,6 +469,9 @@ impl Bond {
         let path = &mut self.paths[index];
         path.greeting = Greeting::Done;
         let tag = path.tag;
+        if self.modes.bulk != Mode::Handover {
+            path.begin_train();
+        }
         if let Some(change) = path.health.connected(now) {
             self.changed(tag, change, ctx);
         }

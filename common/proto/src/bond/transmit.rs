@@ -19,7 +19,8 @@ use crate::classify::{Class, Worth};
 use crate::flow::{Flow, Queued};
 use crate::frame::{self, Ack, DataHeader, Frame, MAX_ACK_PATHS, Probe};
 use crate::halves;
-use crate::path::{Address, Kind, MessageContent, Outgoing, Path};
+use crate::path::{Address, Kind, MessageContent, Outgoing, Path, lengthen};
+use crate::release;
 use crate::schedule::{self, Choice, PathView};
 use crate::session::{Number, OVERHEAD};
 use crate::squeeze::{Form, Head};
@@ -83,6 +84,9 @@ impl Bond {
         if let Some(transmit) = self.poll_message(now, out, ctx) {
             return Some(transmit);
         }
+        if let Some(transmit) = self.poll_probe_train(now, out, ctx) {
+            return Some(transmit);
+        }
         self.reorder_paths(now);
         self.copy_tails(now);
         if self.ack_due().is_some_and(|due| due <= now)
@@ -130,6 +134,24 @@ impl Bond {
         };
         path.on_sealed(now, number, outgoing, tick.then_some(false));
         Some(transmit(message.to.unwrap_or(path.address), len))
+    }
+
+    /// The next ping of a train that guesses a path's rate. It waits for no pacer: a train is back to back.
+    fn poll_probe_train(
+        &mut self,
+        now: Time,
+        out: &mut [u8],
+        ctx: &mut Context<'_>,
+    ) -> Option<Transmit> {
+        let mut paths = self.paths.iter_mut();
+        let path = paths.find(|p| p.train.has_next() && p.session.is_established())?;
+        let id = path.train.poll_next()?;
+        let ping = Frame::Probe(Probe::Ping { id });
+        frame::encode(&ping, stamp::stamp(now), ctx.scratch);
+        lengthen(ctx.scratch);
+        let (len, number) = path.session.seal(ctx.scratch, out)?;
+        path.on_train_sealed(now, number, len);
+        Some(transmit(path.address, len))
     }
 
     /// How long acknowledgements may wait: a quarter of a round trip, and no
@@ -282,9 +304,13 @@ impl Bond {
             return Some(pick);
         }
         let mut nearer = Nearer::default();
-        for at in 0..self.order.wide {
+        for at in 0..self.order.usable.len() {
             let view = self.order.usable[at];
             let index = view.index;
+            let (in_wide, in_span) = (at < self.order.wide, self.span.has(index));
+            if !in_wide && !in_span {
+                continue;
+            }
             let spread_ms = view.base_ms - best.base_ms;
             let before = nearer.and(spread_ms, &view);
             let ready = may_use(index) && self.can_send(now, index);
@@ -293,9 +319,13 @@ impl Bond {
             }
             let is_best = index == best.index;
             let may = |flow: &mut Flow| {
+                if flow.steady {
+                    return in_span;
+                }
                 is_best
-                    || wants_more(flow, now, best.capacity)
-                        && (flow.steady || before.is_reached_beyond(now, flow, spread_ms))
+                    || in_wide
+                        && wants_more(flow, now, best.capacity)
+                        && before.is_reached_beyond(now, flow, spread_ms)
             };
             if let Some(pick) = self.pop(now, Class::Bulk, may, ctx) {
                 return Some((self.paths[index].tag, pick));
@@ -401,17 +431,20 @@ impl Bond {
             Pick::Copy(key) => (key, true, Worth::Nothing),
         };
         // Nobody is to wait for a path on trial.
-        let more = self.order.trial != Some(index)
-            && (self.queue.has(Class::Bulk) || !self.retransmits.is_empty());
+        let on_trial = self.order.trial == Some(index);
+        let waits = self.queue.has(Class::Bulk) || !self.retransmits.is_empty();
         let stored = self.store.get_mut(key)?;
         if !self.peer_completes {
             stored.packet.complete();
         }
+        let more = waits && (!on_trial || stored.steady);
         let again = stored.copies > 0;
-        let release = if stored.steady {
-            self.latency.units(now.since(stored.first_sent))
-        } else {
-            0
+        let release = match self.flows.get_mut(stored.slot) {
+            Some(flow) if stored.steady => {
+                let latency = self.latency.get().min(flow.latency_max);
+                release::units(latency, now.since(stored.first_sent))
+            }
+            _ => 0,
         };
         let mut header = DataHeader {
             more,

@@ -4,6 +4,7 @@ mod calls_are_sent_twice;
 mod checksums_travel_begun;
 mod classes_share;
 mod far_uplink_is_used;
+mod fat_far_uplink_leads;
 mod harness;
 mod headers_travel_squeezed;
 mod hostile_datagrams;

@@ -46,6 +46,8 @@ use sending::Sending;
 
 /// Rates below this are not measured but assumed, bytes per second: 160 kbit/s.
 const FLOOR: f64 = 20_000.0;
+/// Bytes per second before anything is known: ten packets (RFC 6928) in a round trip of 150 ms.
+const UNKNOWN: f64 = 100_000.0;
 /// Pace over capacity while starting: doubles per round trip.
 const STARTUP_GAIN: f64 = 2.0;
 /// Growth per round trip after the first without a queue.
@@ -240,6 +242,9 @@ impl RateController {
 
     /// Bytes per second at which to send now.
     pub fn pace(&self) -> f64 {
+        if self.capacity == 0.0 {
+            return UNKNOWN;
+        }
         self.pace.max(FLOOR)
     }
 

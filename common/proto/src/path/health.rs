@@ -42,7 +42,7 @@ const PROGRESS_GAP_MIN: Duration = Duration::from_millis(25);
 /// How many full packets' time an answer may take beyond that: on a slow link one is being sent when ours comes, and the
 /// next one that tells of progress has yet to be sent.
 const PACKETS_BEFORE: u32 = 2;
-/// How much longer than a round trip the acknowledgements of a path may stay away when another went down.
+/// How much longer than two round trips the acknowledgements of a path may stay away when another went down.
 const EXCUSE: Duration = Duration::from_millis(25);
 /// A path that was silent for this long while the bond is in use is asked for a sign.
 const IDLE_PROBE_BUSY: Duration = Duration::from_secs(1);
@@ -196,9 +196,10 @@ impl Health {
     }
 
     /// Its acknowledgements may have been lost on another path's way back: it gets the time in which the other side
-    /// notices and sends them over this one.
+    /// notices and sends them over this one. The way back over this one can take as long as the way out, and its round
+    /// trip was measured over a quicker way back: twice that.
     pub fn excuse(&mut self, now: Time, rtt: &Rtt) {
-        self.excused_until = now + rtt.smoothed() + EXCUSE;
+        self.excused_until = now + rtt.smoothed() * 2 + EXCUSE;
     }
 
     /// Outside evidence that it does not work.
@@ -411,7 +412,7 @@ mod tests {
         let (mut h, rtt) = active();
         h.excuse(Time::from_millis(70), &rtt);
         let (at, ..) = until_wish(&mut h, &rtt, signs(Some(45), false), 70);
-        assert_eq!(at, 70 + 20 + 25);
+        assert_eq!(at, 70 + 2 * 20 + 25);
     }
 
     #[test]

@@ -209,7 +209,7 @@ fn large_datagrams_in_fragments_pass_over_links_of_any_mtu() {
 fn data_that_comes_before_the_answer_to_hello_is_not_lost() {
     // The answer gets lost now and then, and the server's data comes without it.
     let lossy = LinkParams {
-        loss: 0.3,
+        loss: 0.5,
         ..LinkParams::new(20.0, 30.0)
     };
     let uplinks = vec![

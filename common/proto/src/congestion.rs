@@ -392,10 +392,11 @@ impl RateController {
         self.capacity = self.capacity.max(FLOOR);
         let mut correction = ((target - queue) / 1e3 / (3.0 * rtt).max(0.03)).clamp(-0.3, 0.08);
         self.delay.watch_step(now, s.rtt);
-        let spared_ms = self.delivery.rates(20_000, 0).map_or(0.0, |rates| {
-            (1.0 - rates.sent / self.capacity).max(0.0) * self.delivery.step_ms()
-        });
-        let route = self.delay.watch_route(now, high, self.capacity, spared_ms);
+        let rates = self.delivery.rates(60_000, 0);
+        let step_ms = self.delivery.step_ms();
+        let route = self
+            .delay
+            .watch_route(now, high, self.capacity, rates.as_ref(), step_ms);
         if let Some(before) = route {
             self.capacity = self.capacity.max(0.9 * before);
         }

@@ -15,6 +15,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::delivery::Rates;
 use super::{BASE_BUCKET, RateSample};
 use crate::stamp;
 use crate::time::Time;
@@ -40,6 +41,8 @@ struct High {
     was_ms: f64,
     spared_ms: f64,
     capacity: f64,
+    /// The fastest that anything arrived since, bytes per second.
+    arrived: f64,
 }
 
 /// Base delay, queue, noise, and the watch over all three.
@@ -200,14 +203,18 @@ impl Delay {
     }
 
     /// A delay that stays above `high` ms though so much less was sent that a queue would be gone is the route's.
-    /// `spared_ms` is what the link could have sent, since the last look, beyond what it was given. Returns the
-    /// capacity that was believed when it began: what was taken for a shrinking link since then was our own restraint.
+    /// `rates` are those of what arrived since the last look, `step_ms` before this one. Less than what? Than arrived when
+    /// the delay was as high already: were it a queue, the link sent no faster. What is believed of the capacity would
+    /// be a bad witness: too high, it makes a queue look like a route, and with the queue for a base it rises further.
+    /// Returns the capacity that was believed when it began: what was taken for a shrinking link since then was our own
+    /// restraint.
     pub fn watch_route(
         &mut self,
         now: Time,
         high: f64,
         capacity: f64,
-        spared_ms: f64,
+        rates: Option<&Rates>,
+        step_ms: f64,
     ) -> Option<f64> {
         let queue = self.queue_ms;
         if queue <= high {
@@ -218,13 +225,18 @@ impl Delay {
             was_ms: queue,
             spared_ms: 0.0,
             capacity,
+            arrived: 0.0,
         });
+        if let Some(rates) = rates {
+            watch.arrived = watch.arrived.max(rates.arrived);
+            let usual = watch.arrived.min(capacity);
+            watch.spared_ms += (1.0 - rates.sent / usual).max(0.0) * step_ms;
+        }
         // Still filling, or already draining as it should: no news of the route.
         if queue > 1.1 * watch.was_ms + 1.0 || queue < 0.7 * watch.was_ms {
             (watch.was_ms, watch.spared_ms) = (queue, 0.0);
             return None;
         }
-        watch.spared_ms += spared_ms;
         if watch.spared_ms < watch.was_ms + SPARED_MARGIN_MS {
             return None;
         }

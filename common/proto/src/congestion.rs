@@ -192,10 +192,12 @@ impl RateController {
         }
     }
 
-    /// Something else than traffic says that the link carries this much: begin there.
+    /// Something else than traffic says that the link carries this much: begin with this pace. Only what traffic proves
+    /// is doubled. Were this doubled too, the first flow would fill the link's queue instead of asking for the other
+    /// paths, and an inner BBR that began so stays on this one.
     pub fn suppose(&mut self, capacity: f64) {
         if self.phase == Phase::Startup && self.capacity > 0.0 {
-            self.capacity = capacity.max(self.seen).max(FLOOR);
+            self.capacity = (capacity / STARTUP_GAIN).max(self.seen).max(FLOOR);
             self.pace = self.capacity * STARTUP_GAIN;
         }
     }

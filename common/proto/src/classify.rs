@@ -65,7 +65,7 @@ pub struct Behaviour {
 pub const BULK_AFTER_BYTES: u64 = 64 * 1024;
 
 /// Calls and games stay below this, in bytes per packet on the mean.
-const REALTIME_MEAN_LEN: f64 = 300.0;
+pub const REALTIME_MEAN_LEN: f64 = 300.0;
 /// 200 packets a second of 300 bytes.
 const REALTIME_RATE: f64 = 60_000.0;
 

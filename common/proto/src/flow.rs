@@ -10,7 +10,7 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::buffer::PacketBuf;
-use crate::classify::{Behaviour, Class, Worth, classify, worth};
+use crate::classify::{Behaviour, Class, REALTIME_MEAN_LEN, Worth, classify, worth};
 use crate::codel::Codel;
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
@@ -89,6 +89,8 @@ pub struct Flow {
     pub waiting_since: Option<Time>,
     /// Until when it may use every path, not only the best.
     pub wide_until: Time,
+    /// Whether it is a stream in datagrams: it began as QUIC does.
+    streams: bool,
     /// Whether it uses a set of paths at a constant latency from its first packet on ([`crate::span`]).
     pub steady: bool,
     began: Time,
@@ -127,6 +129,7 @@ impl Flow {
             standing: Standing::Out,
             waiting_since: None,
             wide_until: Time::ZERO,
+            streams: false,
             steady: false,
             began: now,
             patience: Duration::ZERO,
@@ -202,15 +205,18 @@ impl Flow {
         seq
     }
 
-    /// Whether a packet must be delivered in order. TCP data and bulk datagrams
-    /// (QUIC) suffer from reordering; acknowledgements are cumulative, and a
-    /// call would rather have what came than wait.
+    /// Whether a packet must be delivered in order. TCP data, QUIC and bulk datagrams
+    /// suffer from reordering; acknowledgements are cumulative, and a call would rather
+    /// have what came than wait. QUIC suffers most at its start: a packet that three
+    /// later ones overtook counts as lost (RFC 9002, section 6.1.1), and the first loss
+    /// ends its slow start.
     fn is_ordered(&self, packet: &PacketInfo) -> bool {
         match packet.transport {
             Transport::Tcp { pure_ack, .. } => !pure_ack,
             // Fragments are put together by their receiver, but what they carry suffers like the rest.
             Transport::Udp | Transport::Other | Transport::Fragment => {
-                self.steady || self.class == Class::Bulk
+                let stream = self.streams && self.mean_len > REALTIME_MEAN_LEN;
+                self.steady || stream || self.class == Class::Bulk
             }
             Transport::Icmp => false,
         }
@@ -278,6 +284,7 @@ impl FlowTable {
             let remote = Remote::of(&packet.key, self.ours_is_source);
             let len = packet.len as u64;
             if known.is_none() {
+                flow.streams = packet.transport == Transport::Udp && may_be_long(packet);
                 flow.steady = match self.habits.begin(now, remote) {
                     Expected::Long => true,
                     Expected::Unknown => self.expect_long && may_be_long(packet),
@@ -408,21 +415,28 @@ mod tests {
         assert_eq!(flows.get_mut(b).unwrap().take_seq(), 1);
     }
 
-    #[test]
-    fn a_call_is_not_ordered_and_a_bulk_datagram_flow_becomes_so() {
+    /// Whether each of `count` packets every `gap` is ordered, of a flow whose first is `first` bytes long.
+    fn ordered(first: usize, len: usize, gap: Duration, count: usize) -> Vec<bool> {
         let mut flows = FlowTable::default();
-        let mut now = Time::ZERO;
-        for _ in 0..200 {
-            now += Duration::from_millis(20);
-            let call = flows.admit(now, &packet(1, 200), 1e6).unwrap();
-            assert!(!call.ordered);
-        }
-        let mut last = false;
-        for _ in 0..2_000 {
-            now += Duration::from_micros(200);
-            last = flows.admit(now, &packet(2, 1_300), 1e6).unwrap().ordered;
-        }
-        assert!(last);
+        let lens = std::iter::once(first).chain(std::iter::repeat_n(len, count - 1));
+        lens.enumerate()
+            .map(|(i, len)| {
+                let now = Time::ZERO + gap * i as u32;
+                flows.admit(now, &packet(1, len), 1e6).unwrap().ordered
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_call_is_not_ordered_quic_is_from_its_start_and_other_datagrams_once_they_are_bulk() {
+        let call = ordered(200, 200, Duration::from_millis(20), 200);
+        assert!(call.iter().all(|&ordered| !ordered));
+        let quic = ordered(1_228, 1_300, Duration::from_micros(200), 2_000);
+        assert!(quic.iter().all(|&ordered| ordered));
+        let other = ordered(100, 1_300, Duration::from_micros(200), 2_000);
+        assert!(!other[10] && other[1_999]);
+        let acks_of_quic = ordered(1_228, 60, Duration::from_millis(1), 200);
+        assert!(acks_of_quic[100..].iter().all(|&ordered| !ordered));
     }
 
     #[test]

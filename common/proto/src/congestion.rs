@@ -50,6 +50,10 @@ const FLOOR: f64 = 20_000.0;
 const UNKNOWN: f64 = 100_000.0;
 /// Pace over capacity while starting: doubles per round trip.
 const STARTUP_GAIN: f64 = 2.0;
+/// On a link that jitters, a delay so many times its noise above the rest is no noise.
+const FAR_ABOVE: f64 = 8.0;
+/// Bounds of a rate that was guessed are believed when they are no farther apart than this.
+const SURE: f64 = 1.5;
 /// Growth per round trip after the first without a queue.
 const GROWTH_MIN: f64 = 0.03;
 /// Growth per round trip at most; BBR's probing gain (draft-ietf-ccwg-bbr) twice over.
@@ -192,13 +196,21 @@ impl RateController {
         }
     }
 
-    /// Something else than traffic says that the link carries this much: begin with this pace. Only what traffic proves
-    /// is doubled. Were this doubled too, the first flow would fill the link's queue instead of asking for the other
-    /// paths, and an inner BBR that began so stays on this one.
-    pub fn suppose(&mut self, capacity: f64) {
+    /// Something else than traffic says that the link carries no less and no more than this, and that its delays lie so
+    /// far apart: begin within these bounds. Only what traffic proves is doubled. Were this doubled too, the first flow
+    /// would fill the link's queue instead of asking for the other paths, and an inner BBR that began so stays on this
+    /// one.
+    ///
+    /// An upper bound far above the lower one is made of jitter, and then it may be anything.
+    pub fn suppose(&mut self, low: f64, high: f64, scatter_ms: f64) {
         if self.phase == Phase::Startup && self.capacity > 0.0 {
-            self.capacity = (capacity / STARTUP_GAIN).max(self.seen).max(FLOOR);
+            let mut supposed = self.capacity.max(low / STARTUP_GAIN);
+            if high < SURE * low {
+                supposed = supposed.min(high / STARTUP_GAIN);
+            }
+            self.capacity = supposed.max(self.seen).max(FLOOR);
             self.pace = self.capacity * STARTUP_GAIN;
+            self.delay.expect_scatter(scatter_ms);
         }
     }
 
@@ -336,7 +348,9 @@ impl RateController {
         let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
         let short = rates.is_some_and(|rates| self.falls_short(&rates));
         // Where the delay jitters, only what was pushed into the link can have filled it.
-        let sure = !self.is_noisy() || short && !s.limited;
+        let noisy = self.is_noisy() || self.delay.is_scattered();
+        let far_above = self.queue_ms() > threshold + FAR_ABOVE * self.delay.noise_ms();
+        let sure = !noisy || short && !s.limited || far_above;
         self.startup_over = if self.queue_ms() > threshold && sure {
             self.startup_over + 1
         } else {
@@ -344,9 +358,10 @@ impl RateController {
         };
         if self.startup_over >= 2 || self.flat_rounds >= FULL_PIPE_ROUNDS {
             // The queue proves that the link was busy: what arrived last is its rate.
+            let span = if noisy { NOISY_SPAN_US } else { 15_000 };
             if let Some(rate) = self
                 .delivery
-                .rate(15_000, 0)
+                .rate(span, 0)
                 .filter(|_| self.startup_over >= 2)
             {
                 // A window that was half idle shows less than earlier ones did; the first guess shows nothing.
@@ -374,6 +389,8 @@ impl RateController {
             } else {
                 (60_000, 0.1)
             };
+            // On a slow link that much has to be some packets.
+            let span = span.max((8e3 * self.packet_ms()) as u64);
             let since = self.busy_since_us.unwrap_or(self.delivery.clock_us());
             if let Some(rates) = self.delivery.rates(span, since) {
                 let falls = self.falls_short(&rates) && !self.delay.is_doubtful();
@@ -394,17 +411,24 @@ impl RateController {
         self.capacity = self.capacity.max(FLOOR);
         let mut correction = ((target - queue) / 1e3 / (3.0 * rtt).max(0.03)).clamp(-0.3, 0.08);
         self.delay.watch_step(now, s.rtt);
-        let rates = self.delivery.rates(60_000, 0);
+        let span = if self.is_noisy() {
+            NOISY_SPAN_US
+        } else {
+            60_000
+        };
+        let rates = self.delivery.rates(span, 0);
+        let rates = rates.map(|rates| (rates, self.allowed(&rates)));
         let step_ms = self.delivery.step_ms();
+        let packet_ms = self.packet_ms();
         let route = self
             .delay
-            .watch_route(now, high, self.capacity, rates.as_ref(), step_ms);
+            .watch_route(now, high, packet_ms, self.capacity, rates, step_ms);
         if let Some(before) = route {
             self.capacity = self.capacity.max(0.9 * before);
         }
         correction = self.drain(now, s, queue, target).unwrap_or(correction);
         self.pace = self.capacity * (1.0 + correction);
-        if queue > high {
+        if queue > high || self.phase == Phase::Drain {
             // Whatever is believed: less than what arrives lets a queue shrink, and leaves a longer route as it is.
             let span = (s.rtt.as_micros() as u64).clamp(20_000, 100_000);
             let arrived = self.delivery.rate(span, 0).unwrap_or(self.capacity);
@@ -433,11 +457,8 @@ impl RateController {
 
     /// How far both rates may differ on a link that is not busy: what jitter can do to a span.
     fn allowed(&self, rates: &Rates) -> f64 {
-        let jitter = if self.is_noisy() {
-            self.delay.noise_ms()
-        } else {
-            TRAIN_MS
-        };
+        // One packet more or less, and what jitter does to the moment of the last.
+        let jitter = self.delay.noise_ms().max(TRAIN_MS) + self.packet_ms();
         0.01 + (jitter / 1e3 / rates.span_s).min(0.5)
     }
 
@@ -446,7 +467,6 @@ impl RateController {
         if self.phase == Phase::Drain {
             if queue <= 0.25 * target || now >= self.drain_until {
                 if self.is_noisy() {
-                    // What is still there is none of ours.
                     self.delay.take_floor(0.25 * target);
                 }
                 self.phase = Phase::Cruise;

@@ -25,10 +25,12 @@ pub const BULK_EXPIRY: Duration = Duration::from_millis(1_000);
 pub const HELD_PACKETS_PER_FLOW: usize = 8_192;
 /// Packets held back over all flows of a bond.
 pub const HELD_PACKETS: usize = 16_384;
-/// Longest time a packet is held. Linux retransmits no earlier than 200 ms
-/// after the smoothed round trip (RFC 6298 with its minimum): below that a hold
-/// never causes a timeout.
-pub const HOLD_MAX: Duration = Duration::from_millis(150);
+/// Longest time a packet is held. Linux retransmits no earlier than 200 ms after the smoothed round trip (RFC 6298 with
+/// its minimum), and the wait begins when a later packet is there: below that a hold never causes a timeout. Where the
+/// round trip is long and packets are lost every millisecond of it counts, or repairs come too late.
+pub const HOLD_MAX: Duration = Duration::from_millis(190);
+/// How far apart the paths of one set may lie: what they are held for leaves room for repairs and jitter.
+pub const SPREAD_MAX: Duration = Duration::from_millis(150);
 
 /// No network may keep a packet for longer (the maximum segment lifetime of RFC 9293): a sequence number could come
 /// round again.
@@ -69,4 +71,5 @@ const _: () = assert!(HELD_PACKETS_PER_FLOW < HELD_PACKETS);
 const _: () = assert!(FLOWS <= 1 << 16);
 const _: () = assert!(SQUEEZED_FLOWS <= FLOWS);
 const _: () = assert!(HOLD_MAX.as_millis() < 200);
+const _: () = assert!(SPREAD_MAX.as_millis() < HOLD_MAX.as_millis());
 const _: () = assert!(PATHS * 2 <= crate::frame::MAX_ACK_PATHS);

@@ -291,7 +291,7 @@ impl Path {
         self.train.on_pong(id, sent);
         if let Some(guess) = self.train.guess().filter(|_| self.rtt.is_known()) {
             self.rate.begin(now, self.rtt.smoothed());
-            self.rate.suppose(guess.low);
+            self.rate.suppose(guess.low, guess.high, guess.scatter_ms);
         }
     }
 

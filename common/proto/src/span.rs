@@ -4,7 +4,7 @@
 //! Spreading a running flow over a path that lies far behind makes its round trip
 //! grow in a step, and a sender that begins on a quick, thin path sizes its window
 //! for it ([`crate::release`]). So the set is chosen before the first packet: the
-//! paths within [`limits::HOLD_MAX`] of each other that carry the most together. It
+//! paths within [`limits::SPREAD_MAX`] of each other that carry the most together. It
 //! need not begin with the quickest: one fat path far away may carry more than all
 //! the near ones, and be too far to be hidden behind any of them.
 //!
@@ -49,6 +49,7 @@ impl Span {
         };
         let known = |v: &&PathView| v.at_most.is_some() && !v.on_probation;
         let hold_max = limits::HOLD_MAX.as_secs_f64() * 1e3;
+        let spread_max = limits::SPREAD_MAX.as_secs_f64() * 1e3;
         let lowest = usable.iter().map(|v| v.base_ms).fold(f64::MAX, f64::min);
         let within = |start: f64, end: f64| {
             let paths = usable.iter().filter(known);
@@ -59,7 +60,7 @@ impl Span {
         let ends = || usable.iter().filter(known).map(PathView::late_ms);
         let pairs = || starts().flat_map(|s| ends().map(move |e| (s, e)));
         let alone = |(s, e): &(f64, f64)| within(*s, *e).count() == 1;
-        let feasible = || pairs().filter(|p| p.1 - p.0 + MARGIN_MS <= hold_max || alone(p));
+        let feasible = || pairs().filter(|p| p.1 - p.0 + MARGIN_MS <= spread_max || alone(p));
         let most = feasible().map(|(s, e)| capacity(s, e)).fold(0.0, f64::max);
         // The least latency that is enough; of these the earliest start.
         let best = feasible()

@@ -9,8 +9,13 @@
 //! On a link that jitters a single delay says nothing, and the lowest of ten
 //! seconds is a rare one. Such a link is looked at through the lowest delay of a
 //! window: many packets, of which some were not held up. What still remains when
-//! the queue was let run empty is a floor from which the queue is counted, until
-//! the delay falls below it.
+//! so much less was sent that a queue would be gone is a floor from which the queue
+//! is counted, until the delay falls below it. A busy link that jitters and keeps the
+//! order has a high floor: each packet waits for the latest of those before it.
+//!
+//! How much of a delay may be a queue is an account: it grows by what the delay rises,
+//! and shrinks by what was sent less than the link carries, unless things arrive
+//! faster than they were sent, for then they come out of a queue.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -27,6 +32,9 @@ const LEAP_MS: f64 = 4.0;
 const NOISE_LOOKS: f64 = 64.0;
 /// Noise up to this, and a packet's time on the link, is what trains of packets make on any link.
 const QUIET_MS: f64 = 1.1;
+/// What is believed of the packet's time at most. The rate that it is made of may be far too low, and then all jitter would
+/// look like a queue of our own, for ever.
+const PACKET_MAX_MS: f64 = 5.0;
 /// Over how long the lowest delay is taken on a link that jitters: some hundred packets.
 const WINDOW: Duration = Duration::from_millis(300);
 /// What one look may add.
@@ -38,8 +46,6 @@ const SPARED_MARGIN_MS: f64 = 5.0;
 /// A delay that is high, and what was done about it.
 #[derive(Clone, Copy, Debug)]
 struct High {
-    was_ms: f64,
-    spared_ms: f64,
     capacity: f64,
     /// The fastest that anything arrived since, bytes per second.
     arrived: f64,
@@ -62,6 +68,10 @@ pub(super) struct Delay {
     leaps: u32,
     noise_ms: f64,
     looks: f64,
+    scattered: bool,
+    /// How much of the queue may be one, after all that was sent less than the link carries.
+    possible_ms: f64,
+    queue_before_ms: f64,
     high: Option<High>,
     step: Option<(Time, f64)>,
 }
@@ -84,6 +94,9 @@ impl Delay {
             leaps: 0,
             noise_ms: 0.0,
             looks: 4.0,
+            scattered: false,
+            possible_ms: 0.0,
+            queue_before_ms: 0.0,
             high: None,
             step: None,
         }
@@ -153,9 +166,27 @@ impl Delay {
         self.noise_ms += (noise.min(NOISE_MAX_MS) - self.noise_ms) / self.looks;
     }
 
+    /// Before any traffic: delays were seen this far apart.
+    pub fn expect_scatter(&mut self, scatter_ms: f64) {
+        /// Of a few dozen normally distributed delays the range is four deviations, and noise, as it is measured here,
+        /// about one.
+        const RANGE: f64 = 4.0;
+        let noise = scatter_ms / RANGE;
+        if noise > self.noise_ms {
+            self.noise_ms = noise.min(NOISE_MAX_MS);
+            self.looks = NOISE_LOOKS / 2.0;
+        }
+        self.scattered |= noise > QUIET_MS;
+    }
+
+    /// Whether delays were far apart before there was any traffic.
+    pub fn is_scattered(&self) -> bool {
+        self.scattered
+    }
+
     /// Whether a single look at the delay says little. One packet takes `packet_ms` on the link.
     pub fn is_noisy(&self, packet_ms: f64) -> bool {
-        self.noise_ms > QUIET_MS + packet_ms
+        self.noise_ms > QUIET_MS + packet_ms.min(PACKET_MAX_MS)
     }
 
     /// The lowest excess of the window, if the link asks for one.
@@ -176,8 +207,9 @@ impl Delay {
         self.recent.front().map_or(excess, |r| r.1)
     }
 
-    /// No more than `left` ms of what is taken for a queue is one.
+    /// What is taken for a queue is none, but for `left` ms and for what may still stand in one.
     pub fn take_floor(&mut self, left: f64) {
+        let left = left.max(self.possible_ms);
         self.floor_ms = self.floor_ms.max(self.excess_ms - left);
         self.queue_ms = (self.excess_ms - self.floor_ms).max(0.0);
     }
@@ -202,46 +234,62 @@ impl Delay {
         }
     }
 
-    /// A delay that stays above `high` ms though so much less was sent that a queue would be gone is the route's.
-    /// `rates` are those of what arrived since the last look, `step_ms` before this one. Less than what? Than arrived when
-    /// the delay was as high already: were it a queue, the link sent no faster. What is believed of the capacity would
-    /// be a bad witness: too high, it makes a queue look like a route, and with the queue for a base it rises further.
+    /// A delay that stays above `high` ms though so much less was sent that a queue would be gone is the route's, or the
+    /// link's scatter. `rates` are those of what arrived since the last look, `step_ms` before this one. Less than what?
+    /// Than arrived when the delay was as high already: were it a queue, the link sent no faster. What is believed of the
+    /// capacity would be a bad witness: too high, it makes a queue look like a route, and with the queue for a base it
+    /// rises further. A delay that rises again may be a queue again, but only by as much as it rose: on a link that jitters
+    /// it rises all the time.
     /// Returns the capacity that was believed when it began: what was taken for a shrinking link since then was our own
     /// restraint.
     pub fn watch_route(
         &mut self,
         now: Time,
         high: f64,
+        packet_ms: f64,
         capacity: f64,
-        rates: Option<&Rates>,
+        rates: Option<(Rates, f64)>,
         step_ms: f64,
     ) -> Option<f64> {
         let queue = self.queue_ms;
+        let rose = (queue - self.queue_before_ms).max(0.0);
+        self.queue_before_ms = queue;
+        self.possible_ms += rose;
+        let noisy = self.is_noisy(packet_ms);
         if queue <= high {
             self.high = None;
+            if !noisy {
+                self.possible_ms = queue;
+            }
+        } else {
+            let arrived = 0.0;
+            self.high.get_or_insert(High { capacity, arrived });
+        }
+        if let Some((rates, slack)) = rates {
+            let usual = match &mut self.high {
+                Some(high) => {
+                    high.arrived = high.arrived.max(rates.arrived);
+                    high.arrived.min(capacity)
+                }
+                None => capacity,
+            };
+            // What arrives faster than it was sent comes out of a queue.
+            if rates.arrived <= rates.sent * (1.0 + slack) {
+                let spared = 1.0 - slack - rates.sent / usual;
+                self.possible_ms -= spared.max(0.0) * step_ms;
+            }
+        }
+        self.possible_ms = self.possible_ms.clamp(-SPARED_MARGIN_MS, queue);
+        let before = self.high?.capacity;
+        if self.possible_ms > -SPARED_MARGIN_MS {
             return None;
         }
-        let watch = self.high.get_or_insert(High {
-            was_ms: queue,
-            spared_ms: 0.0,
-            capacity,
-            arrived: 0.0,
-        });
-        if let Some(rates) = rates {
-            watch.arrived = watch.arrived.max(rates.arrived);
-            let usual = watch.arrived.min(capacity);
-            watch.spared_ms += (1.0 - rates.sent / usual).max(0.0) * step_ms;
+        if noisy {
+            self.take_floor(0.0);
+            self.high = None;
+        } else {
+            self.rebase(now);
         }
-        // Still filling, or already draining as it should: no news of the route.
-        if queue > 1.1 * watch.was_ms + 1.0 || queue < 0.7 * watch.was_ms {
-            (watch.was_ms, watch.spared_ms) = (queue, 0.0);
-            return None;
-        }
-        if watch.spared_ms < watch.was_ms + SPARED_MARGIN_MS {
-            return None;
-        }
-        let before = watch.capacity;
-        self.rebase(now);
         Some(before)
     }
 
@@ -251,6 +299,8 @@ impl Delay {
         self.base_since = now;
         self.recent.clear();
         self.floor_ms = 0.0;
+        self.possible_ms = 0.0;
+        self.queue_before_ms = 0.0;
         self.high = None;
         self.step = None;
     }

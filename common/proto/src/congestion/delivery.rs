@@ -15,7 +15,7 @@ use super::RateSample;
 use crate::time::Time;
 
 /// Points older than this are forgotten.
-const KEEP_US: u64 = 250_000;
+const KEEP_US: u64 = 1_000_000;
 /// Shorter spans say more about bunching than about rates.
 const SHORTEST_US: u64 = 6_000;
 /// Nothing for so many times as long as usual, and this much more, is a pause: the link stood still, and what comes
@@ -42,7 +42,7 @@ pub(super) struct Rates {
     pub span_s: f64,
 }
 
-/// The points of the last quarter of a second.
+/// The points of the last second.
 #[derive(Debug, Default)]
 pub(super) struct Delivery {
     points: VecDeque<Point>,

@@ -1,7 +1,13 @@
 //! A path carries what its link carries, of whatever kind the link is.
 
+use marline_sim::event::{Plan, UplinkSpec};
 use marline_sim::kinds::{self, Kind, Table};
+use marline_sim::link::LinkParams;
+use marline_sim::report;
 use marline_sim::tcp::Algorithm;
+use marline_sim::workload::Direction;
+
+use crate::harness::bulk;
 
 fn table(kinds: &[Kind], rate_mbit: f64) -> Table {
     Table {
@@ -35,5 +41,46 @@ fn a_slow_link_carries_its_share_and_never_dies() {
     for cell in kinds::run(&table(&[Kind::Steady, Kind::Deep], 0.5), "test") {
         assert!(cell.share_of_native > 0.8, "{cell:?}");
         assert_eq!(cell.deaths, 0, "{cell:?}");
+    }
+}
+
+#[test]
+fn a_link_whose_delays_scatter_carries_its_share() {
+    let kinds = [
+        Kind::Jitter3,
+        Kind::Jitter5,
+        Kind::Jitter10,
+        Kind::Overtaking,
+    ];
+    for cell in kinds::run(&table(&kinds, 8.0), "test") {
+        assert!(cell.share_of_native > 0.7, "{cell:?}");
+        assert_eq!(cell.deaths, 0, "{cell:?}");
+    }
+}
+
+/// What CUBIC downloads over one link with a round trip of 100 ms, delays that scatter by 20 ms each way, and losses.
+fn scattered(loss: f64, seed: u64) -> f64 {
+    let link = LinkParams {
+        jitter_ms: 20.0,
+        loss,
+        ..LinkParams::new(20.0, 50.0)
+    };
+    let uplinks = vec![UplinkSpec::new("far", link)];
+    let flows = vec![bulk(Direction::Down, Algorithm::Cubic)];
+    let plan = Plan {
+        measure_from_s: 5.0,
+        ..Plan::new("scattered", 15.0, uplinks, flows)
+    };
+    report::run(&plan, seed, "test").flows[0].goodput_mbit_s
+}
+
+#[test]
+fn an_inner_sender_that_begins_slowly_is_not_starved_by_a_link_that_jitters() {
+    // What jitter adds to the delay is no queue, and a sender with a small window proves nothing about the link.
+    for seed in 1..=6 {
+        let clean = scattered(0.0, seed);
+        assert!(clean > 5.0, "seed {seed}: {clean} Mbit/s");
+        let lossy = scattered(0.02, seed);
+        assert!(lossy > 1.0, "seed {seed}: {lossy} Mbit/s");
     }
 }

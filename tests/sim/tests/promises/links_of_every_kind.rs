@@ -21,6 +21,15 @@ fn table(kinds: &[Kind], rate_mbit: f64) -> Table {
     }
 }
 
+/// Every cell carries more than this share of native, and no path dies.
+#[track_caller]
+fn carry(kinds: &[Kind], rate_mbit: f64, share: f64) {
+    for cell in kinds::run(&table(kinds, rate_mbit), "test") {
+        assert!(cell.share_of_native > share, "{cell:?}");
+        assert_eq!(cell.deaths, 0, "{cell:?}");
+    }
+}
+
 #[test]
 fn a_link_that_bursts_lumps_stands_still_or_changes_its_route_carries_its_share_and_never_dies() {
     let kinds = [
@@ -30,18 +39,12 @@ fn a_link_that_bursts_lumps_stands_still_or_changes_its_route_carries_its_share_
         Kind::Routes,
         Kind::Shallow,
     ];
-    for cell in kinds::run(&table(&kinds, 8.0), "test") {
-        assert!(cell.share_of_native > 0.8, "{cell:?}");
-        assert_eq!(cell.deaths, 0, "{cell:?}");
-    }
+    carry(&kinds, 8.0, 0.8);
 }
 
 #[test]
 fn a_slow_link_carries_its_share_and_never_dies() {
-    for cell in kinds::run(&table(&[Kind::Steady, Kind::Deep], 0.5), "test") {
-        assert!(cell.share_of_native > 0.8, "{cell:?}");
-        assert_eq!(cell.deaths, 0, "{cell:?}");
-    }
+    carry(&[Kind::Steady, Kind::Deep], 0.5, 0.8);
 }
 
 #[test]
@@ -52,10 +55,7 @@ fn a_link_whose_delays_scatter_carries_its_share() {
         Kind::Jitter10,
         Kind::Overtaking,
     ];
-    for cell in kinds::run(&table(&kinds, 8.0), "test") {
-        assert!(cell.share_of_native > 0.7, "{cell:?}");
-        assert_eq!(cell.deaths, 0, "{cell:?}");
-    }
+    carry(&kinds, 8.0, 0.7);
 }
 
 /// What CUBIC downloads over one link with a round trip of 100 ms, delays that scatter by 20 ms each way, and losses.

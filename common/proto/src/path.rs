@@ -531,6 +531,15 @@ impl Path {
         self.loss_share > LOSSY
     }
 
+    /// Whether it loses more than a call bears, and what is sent over it again comes too late for one.
+    pub fn repairs_late(&self) -> bool {
+        const LOSS: f64 = 0.005;
+        /// A repair is a round trip late, and the time until the next packet, 20 ms in most calls: 60 ms, which is about
+        /// what their buffers take up.
+        const FAR: Duration = Duration::from_millis(40);
+        self.loss_share > LOSS && self.rtt.is_known() && self.rtt.min() > FAR
+    }
+
     fn note_losses(&mut self, arrived: u32, lost: u32) {
         if self.blind_since.is_some() {
             return;

@@ -17,6 +17,11 @@
 //!
 //! In every mode, what was lost twice is repaired over two paths at once.
 //!
+//! With a single path there is no second one to send a copy over. Where that path
+//! loses packets and lies so far away that a repair comes too late for a call, what
+//! is always worth a copy is sent once more over the same path, a moment later, so
+//! that a burst of losses takes not both: an echo.
+//!
 //! The budget of `aggregate` is a twentieth of the bytes sent. While no bulk
 //! waits the links have room to spare, and a fixed allowance takes its place,
 //! enough for one call. Half of what was saved is kept for what is always worth
@@ -29,6 +34,7 @@ use super::Bond;
 use super::transmit::Pick;
 use crate::classify::{Class, THIN_RATE, Worth};
 use crate::config::{Mode, Role};
+use crate::schedule::PathView;
 use crate::store::PacketKey;
 use crate::time::Time;
 
@@ -46,6 +52,10 @@ const RECKON_EVERY: Duration = Duration::from_millis(100);
 const LAG_MAX: Duration = Duration::from_millis(5);
 /// A packet without a successor for this long was the last of its burst.
 const TAIL_AFTER: Duration = Duration::from_millis(3);
+/// How long after a packet its echo follows: longer than most bursts of losses, shorter than a call's buffer.
+const ECHO_AFTER: Duration = Duration::from_millis(20);
+/// Echoes whose time has not come: of thin flows alone, for [`ECHO_AFTER`], within the budget.
+const ECHOES_MAX: usize = 256;
 /// Copies that may wait for their turn. They leave before any other data.
 const WAITING_MAX: usize = 256;
 /// Bursts whose end is awaited; the oldest is forgotten.
@@ -91,6 +101,14 @@ struct Tail {
     len: usize,
 }
 
+/// A packet that is to follow itself over the path with this tag.
+#[derive(Clone, Copy, Debug)]
+struct Echo {
+    due: Time,
+    key: PacketKey,
+    path: u8,
+}
+
 /// A data packet that was just sent for the first time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FirstSent {
@@ -109,6 +127,7 @@ pub(super) struct FirstSent {
 pub(super) struct Copies {
     waiting: VecDeque<(PacketKey, u8)>,
     tails: VecDeque<Tail>,
+    echoes: VecDeque<Echo>,
     budget: Budget,
     /// Copies that the budget did not allow.
     pub refused: u64,
@@ -119,6 +138,7 @@ impl Default for Copies {
         Copies {
             waiting: VecDeque::new(),
             tails: VecDeque::new(),
+            echoes: VecDeque::new(),
             budget: Budget {
                 saved: SAVED_MAX,
                 reckoned: Time::ZERO,
@@ -134,11 +154,14 @@ impl Copies {
     pub fn clear(&mut self) {
         self.waiting.clear();
         self.tails.clear();
+        self.echoes.clear();
     }
 
-    /// When the next burst is over.
+    /// When the next burst is over, or the next echo due.
     pub fn next_due(&self) -> Option<Time> {
-        self.tails.front().map(|tail| tail.due)
+        let tail = self.tails.front().map(|tail| tail.due);
+        let echo = self.echoes.front().map(|echo| echo.due);
+        tail.into_iter().chain(echo).min()
     }
 }
 
@@ -210,19 +233,56 @@ impl Bond {
                 && path.health.is_active()
                 && path.ready_in(now) <= LAG_MAX
         });
-        let Some(other) = other else { return };
+        let Some(other) = other else {
+            return self.consider_echo(now, not_on, key, len, keep);
+        };
+        let (tag, capacity) = (self.paths[other.index].tag, other.capacity);
+        if self.take_from_budget(now, capacity, len, keep) {
+            self.push_copy(key, tag);
+        }
+    }
+
+    fn take_from_budget(&mut self, now: Time, capacity: f64, len: usize, keep: f64) -> bool {
         let allowance = if self.queue.has(Class::Bulk) {
             0.0
         } else {
-            ALLOWANCE.min(ALLOWANCE_SHARE * other.capacity)
+            ALLOWANCE.min(ALLOWANCE_SHARE * capacity)
         };
-        let tag = self.paths[other.index].tag;
         let budget = &mut self.copies.budget;
         budget.reckon(now, allowance);
-        if budget.take(len, keep) {
-            self.push_copy(key, tag);
-        } else {
-            self.copies.refused += 1;
+        let enough = budget.take(len, keep);
+        self.copies.refused += u64::from(!enough);
+        enough
+    }
+
+    /// Lets a packet follow itself over its own path, if there is no other and a repair would come too late.
+    fn consider_echo(&mut self, now: Time, tag: u8, key: PacketKey, len: usize, keep: f64) {
+        let always = |view: &&PathView| view.role == Role::Always;
+        let mut paths = self.order.usable.iter().filter(always);
+        let (Some(only), None) = (paths.next().copied(), paths.next()) else {
+            return;
+        };
+        let path = &self.paths[only.index];
+        let useful = path.tag == tag && path.repairs_late() && keep == 0.0;
+        if useful
+            && self.copies.echoes.len() < ECHOES_MAX
+            && self.take_from_budget(now, only.capacity, len, keep)
+        {
+            let due = now + ECHO_AFTER;
+            let echo = Echo {
+                due,
+                key,
+                path: tag,
+            };
+            self.copies.echoes.push_back(echo);
+        }
+    }
+
+    /// Lets the echoes go whose time has come; what has arrived meanwhile needs none.
+    pub(super) fn send_echoes(&mut self, now: Time) {
+        while let Some(&echo) = self.copies.echoes.front().filter(|echo| echo.due <= now) {
+            self.copies.echoes.pop_front();
+            self.push_copy(echo.key, echo.path);
         }
     }
 

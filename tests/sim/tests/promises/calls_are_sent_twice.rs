@@ -1,7 +1,8 @@
 //! What is small and awaited goes over two paths, within a budget.
 
 use marline_proto::Role;
-use marline_sim::event::{Plan, Way};
+use marline_sim::event::{Plan, UplinkSpec, Way};
+use marline_sim::link::LinkParams;
 use marline_sim::report::Report;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec, Kind};
@@ -113,4 +114,31 @@ fn a_page_does_not_wait_for_its_lost_end() {
         .percentiles_ms
         .expect("pages have durations");
     assert!(p99 <= 250.0, "{}", report.text());
+}
+
+/// A call for a minute over one uplink with such a one-way delay and loss.
+fn alone(delay_ms: f64, loss: f64) -> Report {
+    let mut only = UplinkSpec::new("only", LinkParams::new(20.0, delay_ms));
+    only.up.loss = loss;
+    only.down.loss = loss;
+    play(&Plan::new("alone", 60.0, vec![only], vec![call(59.0)]))
+}
+
+#[test]
+fn over_a_single_far_and_lossy_uplink_a_call_is_its_own_second_copy() {
+    let report = alone(60.0, 0.03);
+    assert_eq!(report.flows[0].missing, 0, "{}", report.text());
+    // 60 ms, and 20 ms more for what follows itself; a repair takes a round trip more than that.
+    let [_, _, p99] = report.flows[0].percentiles_ms.expect("a call has delays");
+    assert!(p99 <= 81.0, "{}", report.text());
+}
+
+#[test]
+fn nothing_follows_itself_over_a_clean_uplink_or_one_that_is_repaired_in_time() {
+    for (delay_ms, loss) in [(60.0, 0.0), (15.0, 0.03)] {
+        let report = alone(delay_ms, loss);
+        for end in [&report.client, &report.server] {
+            assert_eq!(counted(end, "duplicated"), 0, "{}", report.text());
+        }
+    }
 }

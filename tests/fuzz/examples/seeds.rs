@@ -8,7 +8,7 @@ use std::path::Path;
 
 use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_proto::frame::{
-    Ack, CloseReason, Control, DataHeader, Frame, Hello, Opening, PathAck, Probe, VERSION, encode,
+    Ack, CloseReason, Control, DataHeader, Frame, Half, Hello, Opening, PathAck, Probe, VERSION, encode,
 };
 use marline_proto::{Mode, Modes, Role};
 
@@ -94,6 +94,19 @@ fn frames() -> Vec<(String, Vec<u8>)> {
                 &[1, 0, 0, 9, 9, 1, 2, 3],
             ),
         ),
+        (
+            "half",
+            Frame::Half(Half {
+                header: DataHeader {
+                    release: 0,
+                    ..header
+                },
+                form: 0,
+                second: false,
+                piece: &packet,
+            }),
+        ),
+        ("size", Frame::Probe(Probe::Size { len: 200 })),
         (
             "forgotten",
             Frame::Control(Control::Forgotten {
@@ -206,6 +219,7 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     ]
     .concat();
     programs.push(("squeezed".to_owned(), squeezed));
+    programs.push(("halves".to_owned(), halves()));
     programs.push(("traffic".to_owned(), traffic));
     programs.push(("death".to_owned(), death));
     programs.push(("commands".to_owned(), commands));
@@ -214,6 +228,25 @@ fn programs() -> Vec<(String, Vec<u8>)> {
         [with_content(0, &[1; 148]), with_content(8, &[4; 48])].concat(),
     ));
     programs
+}
+
+/// Both halves of one packet, in either order; then two first ones.
+fn halves() -> Vec<u8> {
+    let frames = frames();
+    let whole = frames.iter().find(|(name, _)| name == "data");
+    let whole = &whole.expect("a seed of that name").1;
+    let (common, rest) = whole.split_at(12);
+    let (front, back) = rest.split_at(rest.len() / 2);
+    let half = |second: u8| {
+        let piece = if second == 0 { front } else { back };
+        let mut content = [common, &[second], piece].concat();
+        content[0] = 0x44;
+        let mut step = vec![2, content.len() as u8];
+        step.append(&mut content);
+        step
+    };
+    let order = [0, 1, 1, 0, 0, 0].map(half).concat();
+    [order, vec![3, 60]].concat()
 }
 
 fn join_codes() -> Vec<(&'static str, Vec<u8>)> {

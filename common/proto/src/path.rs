@@ -91,14 +91,17 @@ pub enum MessageContent {
     Control(Control),
     /// Measuring.
     Probe(Probe),
+    /// Nothing: a message that only keeps a NAT's mapping.
+    Keep,
 }
 
 impl MessageContent {
-    /// As a frame.
-    pub fn frame(&self) -> Frame<'static> {
+    /// As a frame, if it is one.
+    pub fn frame(&self) -> Option<Frame<'static>> {
         match self {
-            MessageContent::Control(c) => Frame::Control(c.clone()),
-            MessageContent::Probe(p) => Frame::Probe(*p),
+            MessageContent::Control(c) => Some(Frame::Control(c.clone())),
+            MessageContent::Probe(p) => Some(Frame::Probe(*p)),
+            MessageContent::Keep => None,
         }
     }
 }
@@ -573,6 +576,7 @@ impl Path {
             packet: self.packet_time(),
             alone,
             busy,
+            keeps: self.initiator,
         }
     }
 
@@ -617,6 +621,9 @@ impl Path {
             self.next_session_tick = now + SESSION_TICK;
             self.session_tick(now, scratch);
         }
+        if self.session_is_old(now) && self.next_handshake.is_none() {
+            self.start_handshake(now);
+        }
         if self.next_handshake.is_some_and(|at| at <= now) {
             self.next_handshake = Some(now + self.handshake_wait);
             self.handshake_wait = (self.handshake_wait * 2).min(RETRY_MAX);
@@ -646,6 +653,7 @@ impl Path {
         match wish {
             None => {}
             Some(Wish::Probe) => self.ping(),
+            Some(Wish::Keep) => self.say(MessageContent::Keep),
             Some(Wish::ProbeAndHandshake) => {
                 self.ping();
                 if self.initiator {
@@ -658,6 +666,13 @@ impl Path {
             }
         }
         outcome
+    }
+
+    /// An idle bond sends nothing that would renew its session, and is to be reachable all the same.
+    fn session_is_old(&self, now: Time) -> bool {
+        /// Below the three minutes after which a session is no longer accepted, by time for some attempts.
+        const OLD: Duration = Duration::from_secs(165);
+        self.initiator && self.session.age(now).is_some_and(|age| age >= OLD)
     }
 
     fn session_tick(&mut self, now: Time, scratch: &mut [u8]) {

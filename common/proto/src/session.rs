@@ -18,6 +18,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boringtun::noise::errors::WireGuardError;
 use boringtun::noise::handshake::parse_handshake_anon;
@@ -422,6 +423,15 @@ impl Session {
         }
     }
 
+    /// How long ago its keys were agreed.
+    pub fn age(&self, now: Time) -> Option<Duration> {
+        match &self.kind {
+            Kind::Wireguard(tunn) => tunn.time_since_last_handshake(),
+            #[cfg(feature = "test-session")]
+            Kind::Test(session) => session.age(now),
+        }
+    }
+
     /// Lets the session's own timers run; call about four times a second.
     pub fn tick(&mut self, now: Time, out: &mut [u8]) -> Tick {
         match &mut self.kind {
@@ -480,6 +490,7 @@ mod test {
         newest_handshake: u64,
         established_at: Time,
         initiator: bool,
+        has_sent: bool,
     }
 
     impl TestSession {
@@ -495,6 +506,7 @@ mod test {
                 newest_handshake: 0,
                 established_at: Time::ZERO,
                 initiator: false,
+                has_sent: false,
             }
         }
 
@@ -524,12 +536,18 @@ mod test {
             out[16..16 + frame.len()].copy_from_slice(frame);
             out[16 + frame.len()..len].fill(0x5a);
             keys.counter += 1;
+            self.has_sent |= !frame.is_empty();
             Some(len)
+        }
+
+        pub(super) fn age(&self, now: Time) -> Option<Duration> {
+            self.current.map(|_| now.since(self.established_at))
         }
 
         fn establish(&mut self, now: Time, keys: Keys) {
             self.previous = self.current.replace(keys);
             self.established_at = now;
+            self.has_sent = false;
         }
 
         pub(super) fn open(
@@ -624,7 +642,8 @@ mod test {
         }
 
         pub(super) fn tick(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
-            let due = self.current.is_some() && now.since(self.established_at) > REKEY_AFTER;
+            let old = self.current.is_some() && now.since(self.established_at) > REKEY_AFTER;
+            let due = old && self.has_sent;
             (due && self.initiator && self.pending.is_none()).then(|| self.initiate(now, out))
         }
     }

@@ -94,7 +94,10 @@ impl Bond {
                     more: None,
                     eliciting: false,
                 };
-                self.paths[index].received.on_received(now, incoming);
+                let newest = self.is_newest(index, number);
+                if self.paths[index].received.on_received(now, incoming) && newest {
+                    self.watch_address(now, index, arrival);
+                }
             }
             Ok(Opened::Content { len, number }) => {
                 self.handle_content(now, index, arrival, number, datagram.len(), buf, len, ctx);
@@ -154,10 +157,7 @@ impl Bond {
             more,
             eliciting: frame.is_ack_eliciting(),
         };
-        let newest = self.paths[index]
-            .received
-            .latest()
-            .is_none_or(|(s, n)| s != number.session || number.counter > n);
+        let newest = self.is_newest(index, number);
         if !self.paths[index].received.on_received(now, incoming) {
             self.drop_packet(OpenError::Replayed.name());
             return ctx.pool.put(buf);
@@ -250,6 +250,12 @@ impl Bond {
                 ctx.pool.put(buf);
             }
         }
+    }
+
+    /// Whether no later message of the path has come yet.
+    fn is_newest(&self, index: usize, number: Number) -> bool {
+        let latest = self.paths[index].received.latest();
+        latest.is_none_or(|(s, n)| s != number.session || number.counter > n)
     }
 
     /// Whether data of this session belongs to the present life of the peer.

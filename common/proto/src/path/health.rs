@@ -46,14 +46,16 @@ const PACKETS_BEFORE: u32 = 2;
 const EXCUSE: Duration = Duration::from_millis(25);
 /// A path that was silent for this long while the bond is in use is asked for a sign.
 const IDLE_PROBE_BUSY: Duration = Duration::from_secs(1);
-/// The same while the bond is idle: keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
-const IDLE_PROBE: Duration = Duration::from_secs(25);
+/// A path of an idle bond shows itself so often, which keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
+const IDLE_KEEP: Duration = Duration::from_secs(25);
 
 /// What the health of a path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Send a ping.
     Probe,
+    /// Send something that nobody answers.
+    Keep,
     /// Send a ping and try a new handshake (client).
     ProbeAndHandshake,
     /// Everything in flight is to be sent again elsewhere, and a ping sent.
@@ -97,6 +99,8 @@ pub struct Signs {
     pub alone: bool,
     /// Inner packets passed within the last seconds.
     pub busy: bool,
+    /// A NAT may stand before this side, and forget who is behind it.
+    pub keeps: bool,
 }
 
 impl Health {
@@ -253,13 +257,12 @@ impl Health {
             PathState::Dead => Some(self.next_probe),
             PathState::Active => {
                 let idle = if signs.busy {
-                    IDLE_PROBE_BUSY
+                    Some(IDLE_PROBE_BUSY)
                 } else {
-                    IDLE_PROBE
+                    signs.keeps.then_some(IDLE_KEEP)
                 };
-                let quiet = signs.last_traffic + idle;
                 match signs.oldest_inflight {
-                    None => Some(quiet.max(self.next_probe)),
+                    None => idle.map(|idle| (signs.last_traffic + idle).max(self.next_probe)),
                     Some(oldest) if signs.alone => Some(
                         self.overdue_at(oldest, rtt, signs.packet)
                             .max(self.next_probe),
@@ -285,7 +288,8 @@ impl Health {
             PathState::Active => match signs.oldest_inflight {
                 None => {
                     self.next_probe = now + RETURN_PROBE;
-                    (Some(Wish::Probe), None)
+                    let wish = if signs.busy { Wish::Probe } else { Wish::Keep };
+                    (Some(wish), None)
                 }
                 Some(_) if signs.alone => self.alone_overdue(now, rtt),
                 Some(_) => {
@@ -360,6 +364,7 @@ mod tests {
             packet: Duration::ZERO,
             alone,
             busy: true,
+            keeps: true,
         }
     }
 
@@ -460,6 +465,19 @@ mod tests {
         assert_eq!(h.state(), PathState::Dead);
         let (_, wish, _) = until_wish(&mut h, &rtt, signs(None, true), now + 1);
         assert_eq!(wish, Wish::ProbeAndHandshake);
+    }
+
+    #[test]
+    fn only_who_may_be_behind_a_nat_speaks_up_in_an_idle_bond_and_asks_for_no_answer() {
+        let (mut h, rtt) = active();
+        let idle = |keeps| Signs {
+            busy: false,
+            keeps,
+            ..signs(None, false)
+        };
+        let (at, wish, _) = until_wish(&mut h, &rtt, idle(true), 50);
+        assert_eq!((at, wish), (25_000, Wish::Keep));
+        assert_eq!(h.next_due(&rtt, &idle(false)), None);
     }
 
     #[test]

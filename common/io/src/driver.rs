@@ -63,8 +63,8 @@ const READS_PER_TURN: usize = 8;
 const TRAINS_PER_TURN: usize = 64;
 /// Packets written to the TUN in one turn.
 const PACKETS_PER_TURN: usize = 1024;
-/// Datagrams asked for at a time: more than 64 KiB of full-sized ones do not fit a train.
-const TRAIN_SEGMENTS: usize = 44;
+/// Datagrams asked for at a time: the kernel cuts a train into no more (`UDP_MAX_SEGMENTS` of linux/udp.h).
+const TRAIN_SEGMENTS: usize = 64;
 /// Turns that time may have to wait for sockets that hold more than their budget.
 const POSTPONED_MAX: u32 = 4;
 /// Lateness from which the runtime's view of the sockets is not trusted, and is counted.

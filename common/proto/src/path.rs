@@ -6,6 +6,7 @@
 //! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]), how
 //! large its datagrams may be ([`mtu`]). What the operator asked (`role`) and what is observed are different fields.
 
+mod fit;
 mod health;
 mod mtu;
 mod pacer;
@@ -19,6 +20,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub use fit::Fit;
 pub use health::{Change, Health, Signs, Wish};
 pub use mtu::PathMtu;
 use pacer::Pacer;
@@ -156,6 +158,8 @@ pub struct Path {
     pub trial: Trial,
     /// A first guess of its rate.
     pub train: ProbeTrain,
+    /// How long the datagrams of its trains are.
+    pub fit: Fit,
     /// Where HELLO stands.
     pub greeting: Greeting,
     /// Sessions that began before this one belong to a former life of the peer.
@@ -221,6 +225,7 @@ impl Path {
             health: Health::new(now),
             trial: Trial::default(),
             train: ProbeTrain::default(),
+            fit: Fit::default(),
             greeting: Greeting::Idle,
             first_session: None,
             candidate: None,

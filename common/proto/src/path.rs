@@ -179,6 +179,7 @@ pub struct Path {
     /// Wire bytes sent.
     pub sent_bytes: u64,
     pacer: Pacer,
+    flight_max: u64,
     last_sent: Time,
     promised_more: bool,
     loss_check: Option<Time>,
@@ -236,6 +237,7 @@ impl Path {
             sent_datagrams: 0,
             sent_bytes: 0,
             pacer: Pacer::new(now),
+            flight_max: 0,
             last_sent: now,
             promised_more: false,
             loss_check: None,
@@ -363,10 +365,14 @@ impl Path {
         Duration::from_secs_f64(1_500.0 / self.rate.pace())
     }
 
+    /// Sets the limit of its flight. It changes with what is acknowledged, not from packet to packet.
+    pub fn limit_flight(&mut self) {
+        self.flight_max = self.rate.inflight_max(self.rtt.min(), self.rtt.smoothed());
+    }
+
     /// Looks whether its flight is full.
     pub fn check_full(&mut self) -> bool {
-        let max = self.rate.inflight_max(self.rtt.min(), self.rtt.smoothed());
-        let full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
+        let full = self.sent.inflight_bytes() >= self.flight_max || !self.sent.has_room();
         self.pacer.set_full(full);
         full
     }

@@ -116,20 +116,35 @@ impl PacketBuf {
         self.begun = false;
     }
 
+    /// Bytes of room behind the packet.
+    pub fn room_behind(&self) -> usize {
+        self.data.len() - self.end
+    }
+
     /// Seals nothing itself, but lends a frame to be sealed: `head` stands in for the first `skip` bytes of the
-    /// packet, and the packet is as it was when `seal` returns.
+    /// packet, `pad` zeros follow it, and the packet is as it was when `seal` returns.
     ///
     /// # Panics
-    /// If `head` is longer than what it stands in for and the room in front, or `skip` than the packet.
-    pub fn with_head<T>(&mut self, head: &[u8], skip: usize, seal: impl FnOnce(&[u8]) -> T) -> T {
+    /// If `head` is longer than what it stands in for and the room in front, `skip` than the packet, or `pad` than
+    /// [`Self::room_behind`].
+    pub fn with_head<T>(
+        &mut self,
+        head: &[u8],
+        skip: usize,
+        pad: usize,
+        seal: impl FnOnce(&[u8]) -> T,
+    ) -> T {
         let payload = self.start + skip;
+        let padded = self.end + pad;
         let at = payload - head.len();
         assert!(payload <= self.end, "no more is skipped than there is");
         let mut kept = [0; KEPT];
         let kept = &mut kept[..head.len()];
         kept.copy_from_slice(&self.data[at..payload]);
         self.data[at..payload].copy_from_slice(head);
-        let sealed = seal(&self.data[at..self.end]);
+        // Nobody reads what lay there.
+        self.data[self.end..padded].fill(0);
+        let sealed = seal(&self.data[at..padded]);
         self.data[at..payload].copy_from_slice(kept);
         sealed
     }

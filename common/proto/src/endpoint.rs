@@ -602,8 +602,7 @@ impl Endpoint {
                 segment_len: len,
             });
         }
-        // The kernel cuts at most 64 KiB.
-        let max_segments = max_segments.clamp(1, 40);
+        let max_segments = max_segments.max(1);
         while let Some(&at) = self.restless.front() {
             let transmit = self.with_bond(at, |bond, ctx| {
                 bond.poll_transmit(now, out, max_segments, ctx)

@@ -6,6 +6,7 @@
 //! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]), how
 //! large its datagrams may be ([`mtu`]). What the operator asked (`role`) and what is observed are different fields.
 
+mod fit;
 mod health;
 mod mtu;
 mod pacer;
@@ -19,6 +20,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+pub use fit::Fit;
 pub use health::{Change, Health, Signs, Wish};
 pub use mtu::PathMtu;
 use pacer::Pacer;
@@ -159,6 +161,8 @@ pub struct Path {
     pub trial: Trial,
     /// A first guess of its rate.
     pub train: ProbeTrain,
+    /// How long the datagrams of its trains are.
+    pub fit: Fit,
     /// Where HELLO stands.
     pub greeting: Greeting,
     /// Sessions that began before this one belong to a former life of the peer.
@@ -178,6 +182,7 @@ pub struct Path {
     /// Wire bytes sent.
     pub sent_bytes: u64,
     pacer: Pacer,
+    flight_max: u64,
     last_sent: Time,
     promised_more: bool,
     loss_check: Option<Time>,
@@ -224,6 +229,7 @@ impl Path {
             health: Health::new(now),
             trial: Trial::default(),
             train: ProbeTrain::default(),
+            fit: Fit::default(),
             greeting: Greeting::Idle,
             first_session: None,
             candidate: None,
@@ -234,6 +240,7 @@ impl Path {
             sent_datagrams: 0,
             sent_bytes: 0,
             pacer: Pacer::new(now),
+            flight_max: 0,
             last_sent: now,
             promised_more: false,
             loss_check: None,
@@ -361,10 +368,14 @@ impl Path {
         Duration::from_secs_f64(1_500.0 / self.rate.pace())
     }
 
+    /// Sets the limit of its flight. It changes with what is acknowledged, not from packet to packet.
+    pub fn limit_flight(&mut self) {
+        self.flight_max = self.rate.inflight_max(self.rtt.min(), self.rtt.smoothed());
+    }
+
     /// Looks whether its flight is full.
     pub fn check_full(&mut self) -> bool {
-        let max = self.rate.inflight_max(self.rtt.min(), self.rtt.smoothed());
-        let full = self.sent.inflight_bytes() >= max || !self.sent.has_room();
+        let full = self.sent.inflight_bytes() >= self.flight_max || !self.sent.has_room();
         self.pacer.set_full(full);
         full
     }

@@ -693,6 +693,12 @@ mod tests {
         assert_eq!(opened, Ok(Opened::Content { len: 30, number }));
         assert_eq!(&out[..30], &frame);
         assert_eq!(number.session >> 8, 9);
+        // Zeros behind it, as in a train of datagrams of one length, are cut off.
+        let padded = [&frame[..], &[0; 16]].concat();
+        let (len, number) = client.seal(&padded, &mut wire).unwrap();
+        assert_eq!(len, 46 + OVERHEAD);
+        let opened = server.open(Time::ZERO, HERE, &wire[..len], &mut out);
+        assert_eq!(opened, Ok(Opened::Content { len: 30, number }));
     }
 
     #[test]

@@ -39,13 +39,19 @@ impl Time {
     }
 }
 
+/// A duration in nanoseconds, the largest number when it has more of them.
+fn nanos(duration: Duration) -> u64 {
+    // In 64 bits: this is done several times per packet.
+    duration
+        .as_secs()
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::from(duration.subsec_nanos()))
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
     fn add(self, rhs: Duration) -> Time {
-        Time(
-            self.0
-                .saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Time(self.0.saturating_add(nanos(rhs)))
     }
 }
 
@@ -58,10 +64,7 @@ impl AddAssign<Duration> for Time {
 impl Sub<Duration> for Time {
     type Output = Time;
     fn sub(self, rhs: Duration) -> Time {
-        Time(
-            self.0
-                .saturating_sub(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
-        )
+        Time(self.0.saturating_sub(nanos(rhs)))
     }
 }
 

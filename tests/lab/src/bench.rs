@@ -135,6 +135,25 @@ pub fn run(args: &BenchArgs, binaries: &Path, interrupt: &Interrupt) -> Result<(
     }
     let mut all = Vec::new();
     table::head();
+    let ended = measure_all(args, binaries, interrupt, &mut |figures| {
+        table::row(&figures);
+        all.push(figures);
+    });
+    // What was measured before something went wrong is true all the same.
+    table::ratios(&all);
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&all)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    ended
+}
+
+fn measure_all(
+    args: &BenchArgs,
+    binaries: &Path,
+    interrupt: &Interrupt,
+    report: &mut dyn FnMut(Figures),
+) -> Result<()> {
     for &gso in &args.gso {
         for &contender in &args.through {
             for &paths in &args.paths {
@@ -154,18 +173,11 @@ pub fn run(args: &BenchArgs, binaries: &Path, interrupt: &Interrupt) -> Result<(
                     &lab,
                     binaries,
                     interrupt,
-                    &mut |figures| {
-                        table::row(&figures);
-                        all.push(figures);
-                    },
-                )?;
+                    report,
+                )
+                .with_context(|| table::which(contender, gso, paths))?;
             }
         }
-    }
-    table::ratios(&all);
-    if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&all)?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
@@ -232,25 +244,33 @@ fn measure(
     let loads = tcp
         .filter(|_| !args.no_tcp)
         .chain(udp.filter(|_| !args.no_udp));
+    let ends = Ends {
+        client: lab.client(),
+        host: lab.host(),
+        way: &way,
+    };
+    let clock = Window {
+        pids: &pids,
+        seconds: args.seconds,
+        interrupt,
+    };
+    // A tunnel is up when packets come through, and not when its processes run.
+    flood::introduce(ends, &clock)?;
     for load in loads {
         for &direction in &args.direction {
-            let ends = Ends {
-                client: lab.client(),
-                host: lab.host(),
-                way: &way,
-            };
-            let clock = Window {
-                pids: &pids,
-                seconds: args.seconds,
-                interrupt,
-            };
             let measured = match load {
-                Load::Tcp { flows } => tcp_flows(ends, flows, direction, &clock)?,
-                Load::Udp { bytes } => flood::measure(ends, bytes, direction, &clock)?,
+                Load::Tcp { flows } => tcp_flows(ends, flows, direction, &clock),
+                Load::Udp { bytes } => flood::measure(ends, bytes, direction, &clock),
             };
+            // The death of a process explains more than what it did to the traffic.
             if let Some(tunnel) = &mut tunnel {
                 tunnel.check()?;
             }
+            if let Some(wireguard) = &mut wireguard {
+                wireguard.check()?;
+            }
+            let measured =
+                measured.with_context(|| format!("{}, {direction}", table::load(load)))?;
             let gigabytes = measured.bytes as f64 / 1e9;
             report(Figures {
                 through: contender,
@@ -357,5 +377,12 @@ fn tcp_flows(
         (bytes, None)
     });
     traffic.finish();
-    measured
+    let mut broken = traffic.flows.iter().filter_map(|flow| {
+        let reason = flow.outcome.broken.lock().ok()?;
+        reason.clone()
+    });
+    match (measured, broken.next()) {
+        (Err(error), Some(reason)) => Err(error.context(reason)),
+        (measured, _) => measured,
+    }
 }

@@ -24,6 +24,7 @@ impl Bond {
                 }
                 _ => UNKNOWN_MS,
             };
+            path.limit_flight();
             let full = path.check_full();
             // With nothing of ours under way, none of it waits either.
             let queue = if path.sent.has_inflight() {

@@ -50,6 +50,9 @@ const WANTS_MORE_SHARE: f64 = 0.5;
 /// How long a flow keeps the wide path set after it last needed it.
 const WIDE_FOR: Duration = Duration::from_secs(2);
 
+/// Bytes of a train at most: the kernel cuts apart what one IP packet holds, its headers included.
+const TRAIN_BYTES: usize = 65_000;
+
 /// The classes that go before repairs and bulk.
 const UPPER: [Class; 2] = [Class::Realtime, Class::Interactive];
 
@@ -252,7 +255,7 @@ impl Bond {
             .expect("a pick whose path is gone was put back");
         let first = self.send(now, index, first, (out, 0, usize::MAX), ctx)?;
         let (mut len, segment_len) = (first.len, first.segment_len);
-        let train = self.paths[index].train();
+        let train = self.paths[index].train().min(TRAIN_BYTES);
         let mut segments = 1;
         // A shorter datagram ends the train, and two halves are one of their own.
         while len == segments * segment_len && segments < max_segments && len + segment_len <= train
@@ -490,7 +493,13 @@ impl Bond {
         let frame_len = frame_len(&head);
         let datagram_max = self.paths[index].mtu.datagram_max();
         let cut = frame_len + OVERHEAD > datagram_max && self.peer_joins == Some(true);
-        if frame_len + OVERHEAD > most || cut && at > 0 {
+        let len = frame_len + OVERHEAD;
+        let path = &mut self.paths[index];
+        let train = path.train();
+        if len > most || cut && at > 0 {
+            if !cut {
+                path.fit.was_too_long(len, most);
+            }
             let pick = if duplicate {
                 Pick::Copy(key)
             } else {
@@ -499,21 +508,27 @@ impl Bond {
             self.stashed = Some((self.paths[index].tag, pick));
             return None;
         }
+        // Two halves are a train of their own, and as long as they are.
+        let padded = match at {
+            _ if cut => len,
+            0 => path.fit.first(len, datagram_max, train),
+            _ => path.fit.next(len, most, train),
+        };
+        let pad = (padded - len).min(stored.packet.room_behind());
         stored.copies = stored.copies.saturating_add(1);
         stored.in_flight = stored.in_flight.saturating_add(1);
         if !duplicate {
             stored.queued = false;
         }
         let (slot, class, losses) = (stored.slot, stored.class, stored.losses);
-        let path = &mut self.paths[index];
-        let needed = at + 2 * halves::datagram_len(frame_len + OVERHEAD);
+        let needed = at + 2 * halves::datagram_len(padded);
         if out.len() < needed {
             out.resize(needed, 0);
         }
         let limited = path.is_idle();
         let sealed = stored
             .packet
-            .with_head(&head.bytes[..head.len], head.skip, |frame| {
+            .with_head(&head.bytes[..head.len], head.skip, pad, |frame| {
                 seal(path, frame, cut, &mut out[at..], ctx.scratch)
             });
         let Some(parts) = sealed else {

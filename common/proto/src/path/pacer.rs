@@ -90,7 +90,9 @@ impl Pacer {
             self.last = now;
             self.was_full = self.full;
         }
-        self.next_send = self.next_send.max(earliest) + Duration::from_secs_f64(len as f64 / pace);
+        // To the nanosecond; what std does for any number of seconds takes many times as long.
+        let nanoseconds = (len as f64 / pace * 1e9 + 0.5) as u64;
+        self.next_send = self.next_send.max(earliest) + Duration::from_nanos(nanoseconds);
     }
 }
 

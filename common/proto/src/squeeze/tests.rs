@@ -290,7 +290,9 @@ impl World {
             frame::write_data_header(head.whole(), &h, under.packet.len(), stamp);
             self.whole += 1;
         }
-        let bytes = buf.with_head(&head.bytes[..head.len], head.skip, <[u8]>::to_vec);
+        let pad = head.len % 3;
+        let bytes = buf.with_head(&head.bytes[..head.len], head.skip, pad, <[u8]>::to_vec);
+        assert!(bytes.ends_with(&[0, 0][..pad]), "zeros follow the frame");
         assert_eq!(buf.bytes(), under.packet, "a packet is as before");
         assert!(bytes.len() >= frame::HEADER_LEN);
         let at = self.now + Duration::from_millis(r.below(delay_ms + 1));

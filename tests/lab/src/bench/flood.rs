@@ -6,10 +6,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use socket2::{Domain, Protocol, Type};
+use anyhow::{Result, bail};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{Measured, Window};
 use crate::results::Direction;
@@ -19,6 +19,12 @@ use crate::workload::Ends;
 /// Packets per system call.
 const TOGETHER: usize = 64;
 
+/// How long the first packet may take: WireGuard tries a handshake again after 5 s, when its first
+/// came before the other side listened.
+const FIRST_WITHIN: Duration = Duration::from_secs(12);
+/// How often it is sent again: a queue that an earlier flood left behind may swallow it.
+const AGAIN_EVERY: Duration = Duration::from_millis(100);
+
 /// Floods packets with `bytes` of payload.
 pub fn measure(
     ends: Ends<'_>,
@@ -26,20 +32,15 @@ pub fn measure(
     direction: Direction,
     window: &Window<'_>,
 ) -> Result<Measured> {
-    let (host, target) = ends.host_socket(false, Type::DGRAM, Protocol::UDP)?;
-    let client = ends.client_socket(Domain::for_address(target), Type::DGRAM, Protocol::UDP)?;
-    client.connect(&target.into())?;
-    // The host learns where the client is, through whatever translates addresses on the way.
-    client.send(&[0])?;
-    host.set_read_timeout(Some(Duration::from_secs(5)))?;
-    let (_, back) = host.recv_from(&mut [std::mem::MaybeUninit::uninit(); 16])?;
-    host.connect(&back)?;
+    let (host, client) = introduce(ends, window)?;
     let (sender, receiver) = match direction {
         Direction::Down => (host, client),
         Direction::Up => (client, host),
     };
     receiver.set_recv_buffer_size(4 << 20)?;
     receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
+    // Whatever becomes of the tunnel, the sender sees that it has to end.
+    sender.set_write_timeout(Some(Duration::from_millis(100)))?;
     let stop = Arc::new(AtomicBool::new(false));
     let packets = Arc::new(AtomicU64::new(0));
     let sending = {
@@ -72,4 +73,24 @@ pub fn measure(
         let _ = thread.join();
     }
     measured
+}
+
+/// Two connected sockets, the host's and the client's: packets get through, and the host has learnt
+/// where the client is through whatever translates addresses on the way.
+pub fn introduce(ends: Ends<'_>, window: &Window<'_>) -> Result<(Socket, Socket)> {
+    let (host, target) = ends.host_socket(false, Type::DGRAM, Protocol::UDP)?;
+    let client = ends.client_socket(Domain::for_address(target), Type::DGRAM, Protocol::UDP)?;
+    client.connect(&target.into())?;
+    host.set_read_timeout(Some(AGAIN_EVERY))?;
+    let give_up = Instant::now() + FIRST_WITHIN;
+    while Instant::now() < give_up {
+        window.interrupt.check()?;
+        // An error is that of an earlier packet, or goes away like a tunnel that is not up yet.
+        let _ = client.send(&[0]);
+        if let Ok((_, back)) = host.recv_from(&mut [std::mem::MaybeUninit::uninit(); 16]) {
+            host.connect(&back)?;
+            return Ok((host, client));
+        }
+    }
+    bail!("no packet came through in {} s", FIRST_WITHIN.as_secs());
 }

@@ -1,6 +1,6 @@
 //! One line per measurement, and what the lines come to.
 
-use super::{Contender, Figures, Load};
+use super::{Contender, Figures, Load, Switch};
 
 const TARGET_RATIO: &str = "x wireguard-go";
 
@@ -70,6 +70,12 @@ pub fn ratios(all: &[Figures]) {
     }
 }
 
+/// Names what a table's row is about, for a sentence.
+pub fn which(contender: Contender, gso: Switch, paths: usize) -> String {
+    let gso = format!("{gso:?}").to_lowercase();
+    format!("{} over {paths} path(s), gso {gso}", name(contender))
+}
+
 fn name(contender: Contender) -> &'static str {
     match contender {
         Contender::Marline => "marline",
@@ -78,7 +84,8 @@ fn name(contender: Contender) -> &'static str {
     }
 }
 
-fn load(load: Load) -> String {
+/// Names a load.
+pub fn load(load: Load) -> String {
     match load {
         Load::Tcp { flows } => format!("{flows} x TCP"),
         Load::Udp { bytes } => format!("UDP {bytes} B"),

@@ -85,6 +85,16 @@ impl Wireguard {
         Ok(wireguard)
     }
 
+    /// Fails if one of the processes has ended.
+    pub fn check(&mut self) -> Result<()> {
+        for daemon in &mut self.daemons {
+            if let Some(status) = daemon.try_wait()? {
+                bail!("wireguard-go ended by itself ({status})");
+            }
+        }
+        Ok(())
+    }
+
     /// The processes: the server's, then the client's.
     pub fn pids(&self) -> Vec<u32> {
         self.daemons.iter().map(Child::id).collect()

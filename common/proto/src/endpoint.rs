@@ -5,8 +5,9 @@
 //! bond; a server's has one per peer that was ever heard.
 //!
 //! # Calling contract
-//! After any `handle_*`, drain [`Endpoint::poll_transmit`], [`Endpoint::poll_packet`]
-//! and [`Endpoint::poll_event`] until each gives `None`, then sleep no longer
+//! After any `handle_*`, drain [`Endpoint::poll_transmit`], [`Endpoint::poll_packet`],
+//! [`Endpoint::poll_event`] and, where a server has several workers,
+//! [`Endpoint::poll_handover`] until each gives `None`, then sleep no longer
 //! than [`Endpoint::poll_timeout`] says and call [`Endpoint::handle_timeout`].
 //! Read the sockets before calling `handle_timeout`, so that the driver's own
 //! lateness is not taken for a path's silence.
@@ -24,6 +25,7 @@ use crate::buffer::{PacketBuf, Pool};
 use crate::config::{ClientConfig, Key, Modes, PeerConfig, Role, ServerConfig};
 use crate::event::{Command, Event, PathReason, SocketId};
 use crate::frame::CloseReason;
+use crate::limits;
 use crate::packet;
 use crate::path::Address;
 use crate::session::{Identity, Outer, outer};
@@ -32,6 +34,10 @@ use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
 
 mod admission;
+mod handover;
+
+pub use handover::Handover;
+use handover::Worker;
 
 /// Bytes that one train of datagrams may fill; the kernel's limit for one batch is 64 KiB.
 const TRAIN_BYTES: usize = 66_000;
@@ -56,6 +62,8 @@ pub enum WakeReason {
 #[derive(Debug)]
 struct Peer {
     config: PeerConfig,
+    /// Whose it is.
+    worker: u8,
     bond: Option<usize>,
 }
 
@@ -71,6 +79,7 @@ struct Seat {
 #[derive(Debug)]
 pub struct Endpoint {
     side: Side,
+    worker: Worker,
     identity: Identity,
     mtu: u16,
     boot: u64,
@@ -87,6 +96,7 @@ pub struct Endpoint {
     gate_due: Time,
     next_tag: u8,
     replies: VecDeque<(Vec<u8>, Address)>,
+    handovers: VecDeque<(u8, Handover)>,
     pool: Pool,
     ready: VecDeque<PacketBuf>,
     events: VecDeque<Event>,
@@ -116,6 +126,13 @@ impl Endpoint {
         )
     }
 
+    /// The endpoints of a server with a worker for each of `seeds`, which are fresh randomness;
+    /// at most [`limits::WORKERS`]. A lone one is [`Self::server`].
+    pub fn workers(config: &ServerConfig, seeds: &[[u8; 32]], now: Time) -> Vec<Self> {
+        let identity = Identity::new(config.secret);
+        Self::workers_with(&identity, config, seeds, now)
+    }
+
     /// A client without cryptography, for simulations.
     #[cfg(feature = "test-session")]
     pub fn client_for_test(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
@@ -133,6 +150,33 @@ impl Endpoint {
             seed,
             now,
         )
+    }
+
+    /// The endpoints of a server with several workers without cryptography.
+    #[cfg(feature = "test-session")]
+    pub fn workers_for_test(config: &ServerConfig, seeds: &[[u8; 32]], now: Time) -> Vec<Self> {
+        let identity = Identity::for_test(config.secret);
+        Self::workers_with(&identity, config, seeds, now)
+    }
+
+    /// They share one identity, and with it one gate for handshakes.
+    fn workers_with(
+        identity: &Identity,
+        config: &ServerConfig,
+        seeds: &[[u8; 32]],
+        now: Time,
+    ) -> Vec<Self> {
+        assert!(
+            seeds.len() <= limits::WORKERS,
+            "an index has room for no more workers"
+        );
+        let of = seeds.len() as u8;
+        let endpoint = |(number, seed): (u8, &[u8; 32])| {
+            let mut this = Self::new(Side::Server, identity.clone(), config.mtu, *seed, now);
+            this.worker = Worker { number, of };
+            this
+        };
+        (0..).zip(seeds).map(endpoint).collect()
     }
 
     fn client_with(identity: Identity, config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
@@ -153,6 +197,7 @@ impl Endpoint {
         let boot = rng.next_u64() | 1;
         Endpoint {
             side,
+            worker: Worker::ALONE,
             identity,
             mtu,
             boot,
@@ -168,6 +213,7 @@ impl Endpoint {
             gate_due: now + GATE_TICK,
             next_tag: 0,
             replies: VecDeque::new(),
+            handovers: VecDeque::new(),
             pool: Pool::default(),
             ready: VecDeque::new(),
             events: VecDeque::new(),
@@ -253,6 +299,9 @@ impl Endpoint {
             Side::Server => self.bond_of(destination),
         };
         let Some(at) = at else {
+            if let Some(worker) = self.worker_of(destination) {
+                return self.hand_over(worker, Handover::Packet(packet));
+            }
             self.drop_reason("packet_no_peer");
             return self.pool.put(packet);
         };
@@ -265,7 +314,7 @@ impl Endpoint {
             None => self.drop_reason("datagram_malformed"),
             Some(Outer::ToIndex { receiver }) => {
                 let Some((at, tag)) = self.path_of(receiver >> 8) else {
-                    return self.drop_reason("datagram_no_session");
+                    return self.lost_datagram(arrival, receiver, datagram);
                 };
                 self.with_bond(at, |bond, ctx| {
                     bond.handle_datagram(now, tag, arrival, datagram, ctx);
@@ -374,7 +423,8 @@ impl Endpoint {
             Command::SetModes(modes) => {
                 self.with_bond(0, |bond, _| bond.set_modes(now, modes));
             }
-            Command::AddPeer(config) => self.add_peer(now, config),
+            Command::AddPeer(config) => self.add_peer(now, config, self.worker.number),
+            Command::NotePeer { peer, worker } => self.add_peer(now, peer, worker),
             Command::RemovePeer(key) => self.remove_peer(now, &key),
             Command::Woke => {
                 for at in 0..self.seats.len() {

@@ -30,6 +30,23 @@ impl Endpoint {
                 return;
             }
         };
+        match self.peers.get(&key).map(|peer| peer.worker) {
+            None => self.drop_reason("handshake_unknown_peer"),
+            Some(worker) if worker != self.worker.number => {
+                self.hand_datagram_over(worker, arrival, datagram, Some(key));
+            }
+            Some(_) => self.welcome(now, arrival, (key, sender), datagram),
+        }
+    }
+
+    /// The gate let this initiation in, which claims to be from the peer `key` of ours.
+    pub(super) fn welcome(
+        &mut self,
+        now: Time,
+        arrival: Arrival,
+        (key, sender): (Key, u32),
+        datagram: &[u8],
+    ) {
         let Some(peer) = self.peers.get(&key) else {
             return self.drop_reason("handshake_unknown_peer");
         };
@@ -83,22 +100,23 @@ impl Endpoint {
     }
 
     /// A 24-bit session index that is not in use; on a client its low byte is
-    /// the path's tag.
+    /// the path's tag, and among several workers its top bits are the worker's number.
     pub(super) fn free_index(&mut self, tag: Option<u8>) -> u32 {
         loop {
             let random = self.rng.next_u32() >> 8;
             let index = tag.map_or(random, |t| random & 0x00ff_ff00 | u32::from(t));
+            let index = self.worker.mark(index);
             if !self.by_index.contains_key(&index) {
                 return index;
             }
         }
     }
 
-    pub(super) fn add_peer(&mut self, now: Time, config: PeerConfig) {
+    pub(super) fn add_peer(&mut self, now: Time, config: PeerConfig, worker: u8) {
         if self
             .peers
             .get(&config.public)
-            .is_some_and(|p| p.config == config)
+            .is_some_and(|p| p.config == config && p.worker == worker)
         {
             return;
         }
@@ -109,8 +127,14 @@ impl Endpoint {
         {
             self.by_inner.insert(address, config.public);
         }
-        self.peers
-            .insert(config.public, Peer { config, bond: None });
+        self.peers.insert(
+            config.public,
+            Peer {
+                config,
+                worker,
+                bond: None,
+            },
+        );
     }
 
     pub(super) fn remove_peer(&mut self, now: Time, key: &Key) {

@@ -15,7 +15,7 @@ use super::offload::{Frame, RUN_MAX};
 use crate::failure::{Class, Failure};
 use crate::netlink::Netlink;
 
-/// An open TUN device. It disappears when this is dropped.
+/// An open TUN device, or one queue of it. It disappears when the last is dropped.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
@@ -27,8 +27,20 @@ pub struct Tun {
 impl Tun {
     /// Creates the device, up and without addresses. Must be called within a tokio runtime.
     pub async fn open(options: &TunOptions) -> Result<Self, Failure> {
-        let (file, name) = create(&options.name)?;
-        let udp_offload = set_offloads(file.as_raw_fd()).map_err(|error| {
+        let mut queues = Self::open_queues(options, 1).await?;
+        Ok(queues.pop().expect("one was asked for"))
+    }
+
+    /// Creates the device with so many queues, at least one. The kernel puts packets of a flow into
+    /// the queue from which its last packet of the other direction came, and otherwise into any.
+    pub async fn open_queues(options: &TunOptions, queues: usize) -> Result<Vec<Self>, Failure> {
+        let (file, name) = create(&options.name, queues > 1)?;
+        let mut files = vec![file];
+        for _ in 1..queues {
+            files.push(another_queue(&name)?);
+        }
+        // All queues have the offloads of their device.
+        let udp_offload = set_offloads(files[0].as_raw_fd()).map_err(|error| {
             Failure::io(format!("cannot set up offloading on {name}"), &error)
                 .in_class(Class::Facility)
         })?;
@@ -45,12 +57,13 @@ impl Tun {
             .set_link_txqueuelen(index, options.txqueuelen)
             .await?;
         netlink.set_link_up(index, true).await?;
-        Ok(Tun {
+        let queue = |file| Tun {
             file,
-            name,
+            name: name.clone(),
             index,
             udp_offload,
-        })
+        };
+        Ok(files.into_iter().map(queue).collect())
     }
 
     /// The interface's name.
@@ -127,8 +140,14 @@ fn read_frame(mut file: &File, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Opens a TUN device called `name` (or the first free name of its pattern).
-fn create(name: &str) -> Result<(File, String), Failure> {
+/// What our queues look like: packets of IP behind a virtio header.
+const FLAGS: libc::c_int = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// Opens a TUN device called `name` (or the first free name of its pattern), as the first of several queues if there
+/// are to be some.
+fn create(name: &str, several: bool) -> Result<(File, String), Failure> {
+    /// `IFF_TUN_EXCL` of linux/if_tun.h: without it we would become one more queue of a device that somebody else has.
+    const ONLY_NEW: libc::c_int = 0x8000;
     if name.is_empty() || name.len() > 15 || name.contains(|c: char| c == '/' || c.is_whitespace())
     {
         return Err(
@@ -136,13 +155,25 @@ fn create(name: &str) -> Result<(File, String), Failure> {
                 .with_advice("use 1 to 15 characters without blanks and slashes"),
         );
     }
+    let flags = match several {
+        true => FLAGS | libc::IFF_MULTI_QUEUE | ONLY_NEW,
+        false => FLAGS,
+    };
+    open_queue(name, flags)
+}
+
+/// One more queue of a device that was created with several.
+fn another_queue(name: &str) -> Result<File, Failure> {
+    open_queue(name, FLAGS | libc::IFF_MULTI_QUEUE).map(|(file, _)| file)
+}
+
+fn open_queue(name: &str, flags: libc::c_int) -> Result<(File, String), Failure> {
     let file = File::options()
         .read(true)
         .write(true)
         .custom_flags(libc::O_NONBLOCK)
         .open("/dev/net/tun")
         .map_err(|error| why_not(name, &error))?;
-    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
     let name = attach(&file, name, flags).map_err(|error| why_not(name, &error))?;
     Ok((file, name))
 }

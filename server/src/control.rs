@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use marline_io::driver::DriverStats;
 use marline_io::join_code::ServerEndpoint;
 use marline_proto::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,10 @@ pub struct Status {
     pub peers: usize,
     /// Peers that may connect.
     pub peers_admitted: usize,
+    /// How many loops move packets.
+    pub workers: usize,
+    /// What these loops have counted, all together.
+    pub driver: DriverStats,
     /// Bonds, paths and drop counters. A bond carries its peer's name.
     pub snapshot: Snapshot,
 }

@@ -5,13 +5,14 @@
 //! | control socket: also finds out whether another daemon runs | closing it |
 //! | settings, key, peers and the machine are read; nothing is changed | – |
 //! | UDP sockets | closing them |
-//! | TUN, and the driver that owns both | stopping the driver; the TUN goes with it, and its addresses and routes with the TUN |
+//! | TUN, and the workers that own both | stopping them; the TUN goes with the last, and its addresses and routes with the TUN |
 //! | journal, nftables table, sysctls | [`nat::apply::undo`] |
 //! | inner addresses | go with the TUN |
 //! | peers are admitted | – |
 //!
-//! Whatever can fail without having changed anything comes first. The driver has a
-//! thread of its own, so that a slow disk or a large status never delays a packet.
+//! Whatever can fail without having changed anything comes first. Each worker, a
+//! driver with its part of the peers, has a thread of its own, so that a slow disk or a
+//! large status never delays a packet. When one ends, the server does.
 //!
 //! A daemon that is killed leaves the table, the sysctls and the journal behind, on purpose:
 //! the next one takes them over in place and connections through it go on. What
@@ -33,6 +34,7 @@ use marline_io::{key, signal};
 use marline_proto::{Endpoint, Event, Key, ServerConfig, SocketId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::admission::{Admission, on_disk};
@@ -91,6 +93,7 @@ pub async fn run(settings: Settings, state_dir: &Path, control: &Path) -> Result
         info!(
             interface = settings.interface,
             listen = ?data_plane.listen,
+            workers = settings.workers,
             peers = admission.known(),
             public_key = %PublicKey(key::public_of(&secret)),
             "the server is running"
@@ -156,105 +159,91 @@ fn warn_of_readable_key(settings: &Settings) {
     let _ = settings;
 }
 
-/// The driver on its thread, with the TUN and the sockets.
+/// The workers on their threads, with the TUN and the sockets.
 struct DataPlane {
     handle: Handle,
     tun_index: u32,
     listen: Vec<SocketAddr>,
-    /// Why the driver ended, if it did so by itself.
-    ended: oneshot::Receiver<std::io::Result<()>>,
+    /// Why a worker ended, if one did so by itself.
+    ended: Ended,
 }
 
+/// Gives what the first worker to end says of it; nothing when its thread died.
+type Ended = JoinSet<Option<std::io::Result<()>>>;
+
 impl DataPlane {
-    /// Opens everything on a thread of its own and starts to move packets.
+    /// Opens everything and starts to move packets.
+    ///
+    /// Sockets first: a port in use is the likeliest hindrance and costs nothing to find out.
     async fn start(settings: &Settings, secret: Key) -> Result<Self, Failure> {
-        let (started, starting) = oneshot::channel();
-        let (ending, ended) = oneshot::channel();
-        let settings = settings.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the data plane")?;
-        let thread = move || {
-            runtime.block_on(async {
-                match open(&settings, secret).await {
-                    Ok((driver, opened)) => {
-                        if started.send(Ok(opened)).is_ok() {
-                            // Nobody listens any more when the daemon is stopping anyway.
-                            let _ = ending.send(driver.run().await);
-                        }
-                    }
-                    // The receiver waits for nothing else.
-                    Err(failure) => drop(started.send(Err(failure))),
-                }
-            });
+        let sockets = listen(settings)?;
+        let listen = sockets
+            .iter()
+            .map(|together| together[0].local_addr())
+            .collect::<Result<_, _>>()
+            .context("cannot ask a socket for its address")?;
+        let options = TunOptions {
+            name: settings.interface.clone(),
+            mtu: settings.mtu,
+            txqueuelen: TUN_QUEUE_PACKETS,
         };
-        std::thread::Builder::new()
-            .name("data".to_owned())
-            .spawn(thread)
-            .context("cannot start the data plane")?;
-        let opened = starting.await.map_err(|_| {
-            Failure::new(Class::Other, "the data plane ended before it had started")
-        })??;
+        let queues = Tun::open_queues(&options, settings.workers).await?;
+        let tun_index = queues[0].index();
+        let clock = Clock::start();
+        let config = ServerConfig {
+            secret,
+            mtu: settings.mtu,
+        };
+        let seeds = queues.iter().map(|_| key::fresh_seed());
+        let seeds: Vec<_> = seeds.collect::<Result<_, _>>()?;
+        let endpoints = Endpoint::workers(&config, &seeds, clock.now());
+        let workers = endpoints.into_iter().zip(queues).collect();
+        let (drivers, handle) = Driver::workers(workers, clock);
+        let mut ended = Ended::new();
+        for (number, driver) in drivers.into_iter().enumerate() {
+            let ending = start_worker(number, driver)?;
+            ended.spawn(async move { ending.await.ok() });
+        }
+        for (id, together) in (0..).map(SocketId).zip(sockets) {
+            handle.add_sockets(id, together).await;
+        }
         Ok(DataPlane {
-            handle: opened.handle,
-            tun_index: opened.tun_index,
-            listen: opened.listen,
+            handle,
+            tun_index,
+            listen,
             ended,
         })
     }
 }
 
-struct Opened {
-    handle: Handle,
-    tun_index: u32,
-    listen: Vec<SocketAddr>,
+/// Runs a driver on a thread of its own, which says how it ended.
+fn start_worker(
+    number: usize,
+    driver: Driver,
+) -> Result<oneshot::Receiver<std::io::Result<()>>, Failure> {
+    let what = "cannot start the data plane";
+    let (ending, ended) = oneshot::channel();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context(what)?;
+    std::thread::Builder::new()
+        .name(format!("data-{number}"))
+        .spawn(move || {
+            // Nobody listens any more when the daemon is stopping anyway.
+            let _ = ending.send(runtime.block_on(driver.run()));
+        })
+        .context(what)?;
+    Ok(ended)
 }
 
-/// Sockets first: a port in use is the likeliest hindrance and costs nothing to find out.
-async fn open(settings: &Settings, secret: Key) -> Result<(Driver, Opened), Failure> {
-    let sockets = listen(settings)?;
-    let listen = sockets
-        .iter()
-        .map(|socket| socket.local_addr())
-        .collect::<Result<_, _>>()
-        .context("cannot ask a socket for its address")?;
-    let options = TunOptions {
-        name: settings.interface.clone(),
-        mtu: settings.mtu,
-        txqueuelen: TUN_QUEUE_PACKETS,
-    };
-    let tun = Tun::open(&options).await?;
-    let tun_index = tun.index();
-    let clock = Clock::start();
-    let config = ServerConfig {
-        secret,
-        mtu: settings.mtu,
-    };
-    let endpoint = Endpoint::server(config, key::fresh_seed()?, clock.now());
-    let (driver, handle) = Driver::new(endpoint, tun, clock);
-    let adding = handle.clone();
-    tokio::spawn(async move {
-        for (id, socket) in (0..).map(SocketId).zip(sockets) {
-            adding.add_socket(id, socket).await;
-        }
-    });
-    Ok((
-        driver,
-        Opened {
-            handle,
-            tun_index,
-            listen,
-        },
-    ))
-}
-
-fn listen(settings: &Settings) -> Result<Vec<UplinkSocket>, Failure> {
+/// For each address the sockets of all workers, in their order.
+fn listen(settings: &Settings) -> Result<Vec<Vec<UplinkSocket>>, Failure> {
     let mut sockets = Vec::new();
     let mut refused = None;
     for address in &settings.listen {
-        match UplinkSocket::listen(*address) {
-            Ok(socket) => sockets.push(socket),
+        match UplinkSocket::listen_together(*address, settings.workers) {
+            Ok(together) => sockets.push(together),
             // "Every IPv6 address" on a machine without IPv6 is none, which is no mistake.
             Err(error)
                 if address.is_ipv6() && address.ip().is_unspecified() && no_family(&error) =>
@@ -313,7 +302,7 @@ impl Server {
         control: ControlServer,
         asked_to_stop: impl Future<Output = &'static str>,
         events: broadcast::Receiver<Event>,
-        ended: oneshot::Receiver<std::io::Result<()>>,
+        mut ended: Ended,
     ) -> Result<(), Failure> {
         let answering = control.serve({
             let server = self.clone();
@@ -328,7 +317,10 @@ impl Server {
             () = self.follow_events(events) => Err(data_plane_ended(None)),
             () = self.follow_calendar() => Ok(()),
             () = self.follow_hangups() => Ok(()),
-            ended = ended => Err(data_plane_ended(ended.ok().and_then(Result::err))),
+            ended = ended.join_next() => {
+                let said = ended.and_then(Result::ok).flatten();
+                Err(data_plane_ended(said.and_then(Result::err)))
+            }
         }
     }
 
@@ -358,6 +350,11 @@ impl Server {
             .snapshot()
             .await
             .ok_or_else(|| data_plane_ended(None))?;
+        let driver = self
+            .handle
+            .stats()
+            .await
+            .ok_or_else(|| data_plane_ended(None))?;
         let admission = self.admission.lock().await;
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -377,6 +374,8 @@ impl Server {
             endpoints: self.settings.endpoints.clone(),
             peers: admission.known(),
             peers_admitted: admission.admitted(),
+            workers: self.settings.workers,
+            driver,
             snapshot,
         })
     }

@@ -295,11 +295,12 @@ fn describe(settings: &Settings, plan: &nat::Plan) -> String {
         .map(|(address, prefix)| format!("{address}/{prefix}"))
         .collect();
     format!(
-        "UDP sockets on {}\nTUN interface {} with {}, MTU {}\n{plan}",
+        "UDP sockets on {}\nTUN interface {} with {}, MTU {}\nworkers: {}\n{plan}",
         listen.join(", "),
         settings.interface,
         own.join(", "),
-        settings.mtu
+        settings.mtu,
+        settings.workers
     )
 }
 

@@ -34,7 +34,17 @@ pub fn status(status: &Status) -> String {
         status.mtu,
         if status.nat { "on" } else { "off" }
     );
-    let _ = writeln!(text, "listening on {}", listen.join(", "));
+    let _ = writeln!(
+        text,
+        "listening on {}, {} {}",
+        listen.join(", "),
+        status.workers,
+        if status.workers == 1 {
+            "worker"
+        } else {
+            "workers"
+        }
+    );
     let _ = writeln!(text, "public key {}", status.public_key);
     let _ = writeln!(
         text,

@@ -13,7 +13,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use marline_io::failure::{Context, Failure};
 use marline_io::join_code::{ENDPOINTS_MAX, ServerEndpoint};
 use marline_io::{config_file, key};
-use marline_proto::Key;
+use marline_proto::{Key, limits};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::addresses::{self, LONGEST_V4_PREFIX, LONGEST_V6_PREFIX};
@@ -59,6 +59,15 @@ fn default_nat() -> bool {
     true
 }
 
+/// Workers at most when nobody says how many: one carries more than a gigabit per second
+/// (docs/benchmarks.md), and the other cores of a large machine are there for somebody else.
+const DEFAULT_WORKERS_MAX: usize = 4;
+
+fn default_workers() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.min(DEFAULT_WORKERS_MAX)
+}
+
 fn default_peers() -> PathBuf {
     PathBuf::from("/var/lib/marline/peers.toml")
 }
@@ -93,6 +102,9 @@ pub struct Settings {
     /// Whether clients go out under the server's own addresses.
     #[serde(default = "default_nat")]
     pub nat: bool,
+    /// How many loops move packets, each on a core of its own, with a part of the peers.
+    #[serde(default = "default_workers", deserialize_with = "workers")]
+    pub workers: usize,
     /// The peer store.
     #[serde(default = "default_peers")]
     pub peers: PathBuf,
@@ -293,6 +305,19 @@ fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
         })
 }
 
+fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let workers = i64::deserialize(deserializer)?;
+    usize::try_from(workers)
+        .ok()
+        .filter(|workers| (1..=limits::WORKERS).contains(workers))
+        .ok_or_else(|| {
+            let most = limits::WORKERS;
+            de::Error::custom(format_args!(
+                "\"workers\" is {workers}: use 1 to {most}, or leave it out for one per core"
+            ))
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +347,10 @@ mod tests {
         assert_eq!(settings.listen, listen_on(51900));
         assert_eq!(settings.peers, Path::new("/var/lib/marline/peers.toml"));
         assert!(settings.nat);
+        assert!(
+            (1..=4).contains(&settings.workers),
+            "one per core, at most four"
+        );
         let own: IpAddr = "10.77.0.1".parse().unwrap();
         assert_eq!(settings.own_addresses(), [(own, 16)]);
     }
@@ -352,6 +381,10 @@ mod tests {
             ("endpoints = [\"vpn.example.net\"]", "has no port"),
             ("private_key = \"short\"", "44 characters"),
             ("nat = 1", "boolean"),
+            ("workers = 0", "1 to 16"),
+            ("workers = 17", "one per core"),
+            ("workers = -1", "1 to 16"),
+            ("workers = \"all\"", "string"),
         ] {
             let text = complaint(&format!("# settings\n{line}\n"));
             assert!(text.contains("server.toml:2:"), "{line}: {text}");
@@ -392,9 +425,11 @@ mod tests {
             .expect("the complaint lists what is allowed");
         let fields: Vec<&str> = allowed
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
-            .filter(|word| word.contains('_') || ["nat", "mtu", "listen", "peers"].contains(word))
+            .filter(|word| {
+                word.contains('_') || ["nat", "mtu", "listen", "peers", "workers"].contains(word)
+            })
             .collect();
-        assert!(fields.len() >= 8, "{complaint}");
+        assert!(fields.len() >= 9, "{complaint}");
         for field in fields {
             assert!(text.contains(&format!("{field} = ")), "{field} is missing");
         }

@@ -80,6 +80,17 @@ impl Machine {
         self.says(&["init", "--peers", peers.to_str().expect("a plain path")]);
     }
 
+    /// Changes one setting, or adds it.
+    fn set(&self, name: &str, value: &str) {
+        let file = self.path("server.toml");
+        let text = fs::read_to_string(&file).expect("init wrote it");
+        let others = text.lines().filter(|line| !line.starts_with(name));
+        let lines: Vec<String> = std::iter::once(format!("{name} = {value}"))
+            .chain(others.map(str::to_owned))
+            .collect();
+        fs::write(&file, lines.join("\n")).expect("written");
+    }
+
     /// Starts the daemon and returns when it says that it runs.
     fn start(&self) -> Daemon {
         let mut child = self
@@ -135,6 +146,15 @@ impl Daemon {
     fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"));
         kill(pid, signal).expect("the daemon is there");
+    }
+
+    /// How many threads of it move packets.
+    fn workers(&self) -> usize {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("it runs");
+        let names = tasks.map(|task| fs::read_to_string(task.expect("listed").path().join("comm")));
+        names
+            .filter(|name| name.as_ref().is_ok_and(|name| name.starts_with("data-")))
+            .count()
     }
 
     /// Asks it to stop and returns its exit code.
@@ -300,6 +320,32 @@ fn a_port_in_use_and_a_second_server_are_conflicts() {
         assert_refused(&machine.server(&["run"]), 6, &["running"]);
         assert_eq!(daemon.stop(), Some(0));
         assert_refused(&machine.server(&["status"]), 7, &[]);
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_server_of_several_workers_is_one_server_and_lets_no_second_one_in() {
+    Machine::with(|machine| {
+        machine.init();
+        let before = machine.picture();
+        for workers in [1, 3] {
+            machine.set("workers", &workers.to_string());
+            machine.start().kill();
+            let daemon = machine.start();
+            let status: serde_json::Value =
+                serde_json::from_str(&machine.says(&["status", "--json"])).expect("JSON");
+            assert_eq!(status["workers"], workers);
+            assert_eq!(daemon.workers(), workers);
+            let other = machine.path("other.sock");
+            let second = ["--control", other.to_str().expect("a plain path"), "run"];
+            assert_refused(&machine.server(&second), 6, &["51900", "in use"]);
+            machine.set("listen", "[\"127.0.0.1:51901\"]");
+            assert_refused(&machine.server(&second), 6, &["marline0"]);
+            machine.set("listen", "[\"0.0.0.0:51900\", \"[::]:51900\"]");
+            assert_eq!(daemon.stop(), Some(0));
+            assert_eq!(machine.picture(), before);
+        }
     });
 }
 

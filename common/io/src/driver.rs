@@ -1,6 +1,6 @@
-//! The one loop that owns the core and moves its packets.
+//! The loop that owns the core and moves its packets.
 //!
-//! One task owns the [`Endpoint`]; nobody else touches it, so there is no lock.
+//! One task owns an [`Endpoint`]; nobody else touches it, so there is no lock.
 //! Everybody else talks to it through a [`Handle`]. Each turn of the loop does, in
 //! this order:
 //!
@@ -12,6 +12,11 @@
 //! 5. out: what the core wants to send, until it has no more, trains at a time;
 //! 6. in: packets for applications, joined into runs, to the TUN;
 //! 7. news: events to whoever listens.
+//!
+//! A server may run several such loops, its workers: each has an endpoint with a part
+//! of the peers, sockets of its own on the same port and a queue of its own of the
+//! TUN, and they share nothing. What arrived at one and is another's is passed on
+//! between steps 1 and 3; a lone loop has nobody to pass anything to.
 //!
 //! Sockets come before time on purpose. When this process was late — the machine
 //! slept, another one held the processor — the acknowledgements that a path's
@@ -31,20 +36,22 @@ use std::io::{self, IoSliceMut};
 use std::task::Poll;
 use std::time::Duration;
 
-use marline_proto::{
-    Arrival, Command, Endpoint, Event, PacketBuf, Snapshot, SocketId, Time, Transmit,
-};
+use marline_proto::{Arrival, Command, Endpoint, Event, PacketBuf, Time, Transmit, limits};
 use quinn_udp::RecvMeta;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc};
 
+pub use self::handle::Handle;
+use self::handle::Order;
+use self::neighbours::Neighbours;
 use self::outlet::{Outlet, Refusal};
 use self::timer::Timer;
 use crate::clock::Clock;
 use crate::tun::offload::{self, FRAME_MAX, Joiner};
 use crate::tun::{ActiveTun, Tun};
-use crate::udp::UplinkSocket;
 
+mod handle;
+mod neighbours;
 mod outlet;
 mod timer;
 
@@ -107,15 +114,46 @@ pub struct DriverStats {
     pub tun_reads_refused: u64,
     /// Frames that the TUN did not take (it is down, or memory is short).
     pub tun_writes_refused: u64,
+    /// Packets and datagrams passed on to the worker whose they were.
+    pub handed_over: u64,
 }
 
-enum Order {
-    AddSocket(SocketId, UplinkSocket),
-    RemoveSocket(SocketId),
-    Command(Command),
-    Snapshot(oneshot::Sender<Snapshot>),
-    Stats(oneshot::Sender<DriverStats>),
-    Stop,
+impl DriverStats {
+    /// Takes the counts of another loop in.
+    fn add(&mut self, other: &DriverStats) {
+        let DriverStats {
+            turns,
+            timeouts,
+            timeouts_late,
+            late_us_max,
+            slept,
+            trains,
+            sends_blocked,
+            sends_queue_full,
+            sends_too_large,
+            sends_refused,
+            sends_dropped,
+            sends_without_socket,
+            tun_reads_refused,
+            tun_writes_refused,
+            handed_over,
+        } = *other;
+        self.turns += turns;
+        self.timeouts += timeouts;
+        self.timeouts_late += timeouts_late;
+        self.late_us_max = self.late_us_max.max(late_us_max);
+        self.slept = self.slept.max(slept);
+        self.trains += trains;
+        self.sends_blocked += sends_blocked;
+        self.sends_queue_full += sends_queue_full;
+        self.sends_too_large += sends_too_large;
+        self.sends_refused += sends_refused;
+        self.sends_dropped += sends_dropped;
+        self.sends_without_socket += sends_without_socket;
+        self.tun_reads_refused += tun_reads_refused;
+        self.tun_writes_refused += tun_writes_refused;
+        self.handed_over += handed_over;
+    }
 }
 
 /// The loop, before it runs.
@@ -126,85 +164,43 @@ pub struct Driver {
     clock: Clock,
     orders: mpsc::Receiver<Order>,
     events: broadcast::Sender<Event>,
-}
-
-/// Talks to a running [`Driver`]. Calls to one that has ended do nothing. When the last handle is
-/// dropped the driver stops.
-#[derive(Clone, Debug)]
-pub struct Handle {
-    orders: mpsc::Sender<Order>,
-    events: broadcast::WeakSender<Event>,
-}
-
-impl Handle {
-    /// Gives the driver a socket. One with the same id is closed and replaced.
-    pub async fn add_socket(&self, id: SocketId, socket: UplinkSocket) {
-        self.order(Order::AddSocket(id, socket)).await;
-    }
-
-    /// Takes a socket away and closes it.
-    pub async fn remove_socket(&self, id: SocketId) {
-        self.order(Order::RemoveSocket(id)).await;
-    }
-
-    /// Tells the core something.
-    pub async fn command(&self, command: Command) {
-        self.order(Order::Command(command)).await;
-    }
-
-    /// A picture of everything; `None` when the driver has ended.
-    pub async fn snapshot(&self) -> Option<Snapshot> {
-        let (answer, answered) = oneshot::channel();
-        self.order(Order::Snapshot(answer)).await;
-        answered.await.ok()
-    }
-
-    /// What the loop has counted; `None` when the driver has ended.
-    pub async fn stats(&self) -> Option<DriverStats> {
-        let (answer, answered) = oneshot::channel();
-        self.order(Order::Stats(answer)).await;
-        answered.await.ok()
-    }
-
-    /// News from the core, from now on. The stream is closed when the driver ends.
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        match self.events.upgrade() {
-            Some(events) => events.subscribe(),
-            None => broadcast::channel(1).1,
-        }
-    }
-
-    /// Says goodbye on every path, and returns when the driver has ended.
-    pub async fn stop(&self) {
-        self.order(Order::Stop).await;
-        self.orders.closed().await;
-    }
-
-    async fn order(&self, order: Order) {
-        // It only fails when the driver has ended, and then there is nothing to do.
-        let _ = self.orders.send(order).await;
-    }
+    /// The other workers, if there are any.
+    neighbours: Option<Neighbours>,
 }
 
 impl Driver {
     /// A driver and the handle that others talk to it by.
     pub fn new(endpoint: Endpoint, tun: Tun, clock: Clock) -> (Driver, Handle) {
-        let (order, orders) = mpsc::channel(ORDERS_MAX);
+        let (mut drivers, handle) = Self::workers(vec![(endpoint, tun)], clock);
+        (drivers.pop().expect("one was made"), handle)
+    }
+
+    /// The drivers of a server's workers, each with its endpoint ([`Endpoint::workers`]) and its
+    /// queue of the TUN, and the one handle to all of them.
+    pub fn workers(parts: Vec<(Endpoint, Tun)>, clock: Clock) -> (Vec<Driver>, Handle) {
         let (events, _) = broadcast::channel(EVENTS_MAX);
-        let handle = Handle {
-            orders: order,
-            events: events.downgrade(),
+        let neighbours: Vec<Option<Neighbours>> = match parts.len() {
+            1 => vec![None],
+            count => Neighbours::among(count).into_iter().map(Some).collect(),
         };
-        (
-            Driver {
-                endpoint,
-                tun,
-                clock,
-                orders,
-                events,
-            },
-            handle,
-        )
+        let (drivers, orders) = parts
+            .into_iter()
+            .zip(neighbours)
+            .map(|((endpoint, tun), neighbours)| {
+                let (order, orders) = mpsc::channel(ORDERS_MAX);
+                let driver = Driver {
+                    endpoint,
+                    tun,
+                    clock,
+                    orders,
+                    events: events.clone(),
+                    neighbours,
+                };
+                (driver, order)
+            })
+            .unzip();
+        let handle = Handle::new(orders, events.downgrade());
+        (drivers, handle)
     }
 
     /// Runs until it is stopped, on the calling thread's runtime.
@@ -240,6 +236,7 @@ struct Running {
     /// The order that ended the last wait.
     next_order: Option<Order>,
     events: broadcast::Sender<Event>,
+    neighbours: Option<Neighbours>,
     timer: Timer,
     joiner: Joiner,
     stats: DriverStats,
@@ -279,6 +276,7 @@ impl Running {
             orders: driver.orders,
             next_order: None,
             events: driver.events,
+            neighbours: driver.neighbours,
             timer: Timer::new(driver.clock)?,
             joiner,
             stats: DriverStats::default(),
@@ -302,7 +300,9 @@ impl Running {
             self.endpoint.handle_command(now, Command::Woke);
         }
         let drained = self.drain_sockets(late.is_some_and(|late| late >= LATE));
+        self.drain_neighbours();
         self.drain_tun(late.is_some())?;
+        self.hand_over();
         self.follow_orders();
         self.pass_time(drained);
         self.send();
@@ -328,6 +328,9 @@ impl Running {
             for outlet in &self.outlets {
                 ready |= outlet.socket.poll_readable(cx);
                 ready |= outlet.wants_room() && outlet.socket.poll_writable(cx);
+            }
+            if let Some(neighbours) = &mut self.neighbours {
+                ready |= neighbours.poll_any(cx);
             }
             ready |= self.timer.poll_elapsed(cx);
             if let Poll::Ready(order) = self.orders.poll_recv(cx) {
@@ -402,6 +405,34 @@ impl Running {
         self.deliver();
         self.busy |= !drained;
         drained
+    }
+
+    /// Takes what arrived at other workers and is ours.
+    fn drain_neighbours(&mut self) {
+        let Some(neighbours) = &mut self.neighbours else {
+            return;
+        };
+        let now = self.clock.now();
+        for _ in 0..limits::HANDOVERS {
+            let Some(handover) = neighbours.take() else {
+                return;
+            };
+            self.endpoint.handle_handover(now, handover);
+        }
+        self.busy = true;
+    }
+
+    /// Passes on what arrived here and is another worker's.
+    fn hand_over(&mut self) {
+        let Some(neighbours) = &self.neighbours else {
+            return;
+        };
+        while let Some((worker, handover)) = self.endpoint.poll_handover() {
+            match neighbours.give(worker, handover) {
+                None => self.stats.handed_over += 1,
+                Some(refused) => self.endpoint.handle_handover_refused(refused),
+            }
+        }
     }
 
     /// Takes what applications want to send.

@@ -18,6 +18,9 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 
+#[cfg(target_os = "linux")]
+mod shared;
+
 /// Bytes that may wait for us in a socket: at 1 Gbit/s the loop may be away for 60 ms. With the
 /// usual 200 kB a short absence would look like loss on the path.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -72,22 +75,29 @@ impl UplinkSocket {
         Self::open(address, None, None)
     }
 
+    /// As many sockets as there are `workers`, which all listen at `address`: a datagram goes to
+    /// the one whose session index it carries, and a stranger's to the first.
+    pub fn listen_together(address: SocketAddr, workers: usize) -> io::Result<Vec<Self>> {
+        if workers == 1 {
+            return Ok(vec![Self::listen(address)?]);
+        }
+        #[cfg(target_os = "linux")]
+        return shared::listen(address, workers);
+        #[cfg(not(target_os = "linux"))]
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "several workers on one port are not supported on this system yet",
+        ))
+    }
+
     /// The address it is bound to.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
 
     fn open(address: SocketAddr, device: Option<&str>, mark: Option<u32>) -> io::Result<Self> {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
+        let socket = unbound(address)?;
         bind_to(&socket, device, mark)?;
-        enlarge(&socket)?;
         socket.bind(&address.into())?;
         Ok(UplinkSocket {
             socket: socket.into(),
@@ -103,6 +113,20 @@ impl UplinkSocket {
             state,
         })
     }
+}
+
+/// A socket for `address` that has everything but the address.
+fn unbound(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    enlarge(&socket)?;
+    Ok(socket)
 }
 
 #[cfg(target_os = "linux")]

@@ -5,8 +5,9 @@
 //! bond; a server's has one per peer that was ever heard.
 //!
 //! # Calling contract
-//! After any `handle_*`, drain [`Endpoint::poll_transmit`], [`Endpoint::poll_packet`]
-//! and [`Endpoint::poll_event`] until each gives `None`, then sleep no longer
+//! After any `handle_*`, drain [`Endpoint::poll_transmit`], [`Endpoint::poll_packet`],
+//! [`Endpoint::poll_event`] and, where a server has several workers,
+//! [`Endpoint::poll_handover`] until each gives `None`, then sleep no longer
 //! than [`Endpoint::poll_timeout`] says and call [`Endpoint::handle_timeout`].
 //! Read the sockets before calling `handle_timeout`, so that the driver's own
 //! lateness is not taken for a path's silence.
@@ -19,7 +20,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::bond::{Bond, Context, Side, news};
+use crate::bond::{Bond, Context, Side};
 use crate::buffer::{PacketBuf, Pool};
 use crate::config::{ClientConfig, Key, Modes, PeerConfig, Role, ServerConfig};
 use crate::event::{Command, Event, PathReason, SocketId};
@@ -27,10 +28,16 @@ use crate::frame::CloseReason;
 use crate::limits;
 use crate::packet;
 use crate::path::Address;
-use crate::session::{Admission, HANDSHAKE_MAX, Identity, Outer, outer};
-use crate::stats::{PathState, Snapshot};
+use crate::session::{Identity, Outer, outer};
+use crate::stats::Snapshot;
 use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
+
+mod admission;
+mod handover;
+
+pub use handover::Handover;
+use handover::Worker;
 
 /// Bytes that one train of datagrams may fill; the kernel's limit for one batch is 64 KiB.
 const TRAIN_BYTES: usize = 66_000;
@@ -55,6 +62,8 @@ pub enum WakeReason {
 #[derive(Debug)]
 struct Peer {
     config: PeerConfig,
+    /// Whose it is.
+    worker: u8,
     bond: Option<usize>,
 }
 
@@ -70,6 +79,7 @@ struct Seat {
 #[derive(Debug)]
 pub struct Endpoint {
     side: Side,
+    worker: Worker,
     identity: Identity,
     mtu: u16,
     boot: u64,
@@ -86,6 +96,7 @@ pub struct Endpoint {
     gate_due: Time,
     next_tag: u8,
     replies: VecDeque<(Vec<u8>, Address)>,
+    handovers: VecDeque<(u8, Handover)>,
     pool: Pool,
     ready: VecDeque<PacketBuf>,
     events: VecDeque<Event>,
@@ -115,6 +126,13 @@ impl Endpoint {
         )
     }
 
+    /// The endpoints of a server with a worker for each of `seeds`, which are fresh randomness;
+    /// at most [`limits::WORKERS`]. A lone one is [`Self::server`].
+    pub fn workers(config: &ServerConfig, seeds: &[[u8; 32]], now: Time) -> Vec<Self> {
+        let identity = Identity::new(config.secret);
+        Self::workers_with(&identity, config, seeds, now)
+    }
+
     /// A client without cryptography, for simulations.
     #[cfg(feature = "test-session")]
     pub fn client_for_test(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
@@ -132,6 +150,33 @@ impl Endpoint {
             seed,
             now,
         )
+    }
+
+    /// The endpoints of a server with several workers without cryptography.
+    #[cfg(feature = "test-session")]
+    pub fn workers_for_test(config: &ServerConfig, seeds: &[[u8; 32]], now: Time) -> Vec<Self> {
+        let identity = Identity::for_test(config.secret);
+        Self::workers_with(&identity, config, seeds, now)
+    }
+
+    /// They share one identity, and with it one gate for handshakes.
+    fn workers_with(
+        identity: &Identity,
+        config: &ServerConfig,
+        seeds: &[[u8; 32]],
+        now: Time,
+    ) -> Vec<Self> {
+        assert!(
+            seeds.len() <= limits::WORKERS,
+            "an index has room for no more workers"
+        );
+        let of = seeds.len() as u8;
+        let endpoint = |(number, seed): (u8, &[u8; 32])| {
+            let mut this = Self::new(Side::Server, identity.clone(), config.mtu, *seed, now);
+            this.worker = Worker { number, of };
+            this
+        };
+        (0..).zip(seeds).map(endpoint).collect()
     }
 
     fn client_with(identity: Identity, config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
@@ -152,6 +197,7 @@ impl Endpoint {
         let boot = rng.next_u64() | 1;
         Endpoint {
             side,
+            worker: Worker::ALONE,
             identity,
             mtu,
             boot,
@@ -167,6 +213,7 @@ impl Endpoint {
             gate_due: now + GATE_TICK,
             next_tag: 0,
             replies: VecDeque::new(),
+            handovers: VecDeque::new(),
             pool: Pool::default(),
             ready: VecDeque::new(),
             events: VecDeque::new(),
@@ -252,6 +299,9 @@ impl Endpoint {
             Side::Server => self.bond_of(destination),
         };
         let Some(at) = at else {
+            if let Some(worker) = self.worker_of(destination) {
+                return self.hand_over(worker, Handover::Packet(packet));
+            }
             self.drop_reason("packet_no_peer");
             return self.pool.put(packet);
         };
@@ -264,7 +314,7 @@ impl Endpoint {
             None => self.drop_reason("datagram_malformed"),
             Some(Outer::ToIndex { receiver }) => {
                 let Some((at, tag)) = self.path_of(receiver >> 8) else {
-                    return self.drop_reason("datagram_no_session");
+                    return self.lost_datagram(arrival, receiver, datagram);
                 };
                 self.with_bond(at, |bond, ctx| {
                     bond.handle_datagram(now, tag, arrival, datagram, ctx);
@@ -301,85 +351,6 @@ impl Endpoint {
         let path = *self.by_index.get(&index)?;
         self.last_index = Some((index, path));
         Some(path)
-    }
-
-    /// Server: somebody wants to shake hands.
-    fn admit(&mut self, now: Time, arrival: Arrival, sender: u32, datagram: &[u8]) {
-        let mut out = [0; HANDSHAKE_MAX];
-        let key = match self.identity.admit(arrival.remote.ip(), datagram, &mut out) {
-            Admission::Claimed(key) => key,
-            Admission::Refused(e) => return self.drop_reason(e.name()),
-            Admission::Reply(len) => {
-                self.drop_reason("handshake_cookie_sent");
-                if self.replies.len() < REPLIES {
-                    self.replies
-                        .push_back((out[..len].to_vec(), arrival.into()));
-                }
-                return;
-            }
-        };
-        let Some(peer) = self.peers.get(&key) else {
-            return self.drop_reason("handshake_unknown_peer");
-        };
-        let at = match peer.bond {
-            Some(at) => at,
-            None => {
-                let config = peer.config.clone();
-                let at = self.seat_bond(config, Modes::default());
-                self.peers
-                    .get_mut(&key)
-                    .expect("the peer was just found")
-                    .bond = Some(at);
-                at
-            }
-        };
-        // The tag is a hint: HELLO confirms it inside the session.
-        let tag = (sender >> 8) as u8;
-        let known = self.seats[at]
-            .as_ref()
-            .is_some_and(|s| s.bond.path_index(tag).is_some());
-        if !known && !self.half_open(now, at, key, tag, arrival) {
-            return self.drop_reason("handshake_too_many_paths");
-        }
-        self.with_bond(at, |bond, ctx| {
-            bond.handle_datagram(now, tag, arrival, datagram, ctx)
-        });
-    }
-
-    fn half_open(&mut self, now: Time, at: usize, key: Key, tag: u8, arrival: Arrival) -> bool {
-        let Some(seat) = &self.seats[at] else {
-            return false;
-        };
-        let open = seat.bond.paths().iter();
-        let open = open
-            .filter(|p| p.health.state() == PathState::Connecting)
-            .count();
-        if open >= limits::HALF_OPEN_PER_PEER {
-            return false;
-        }
-        let index = self.free_index(None);
-        let session = self.identity.session(key, index);
-        let added = self.with_bond(at, |bond, ctx| {
-            bond.add_path(now, tag, arrival.into(), (session, index), ctx)
-                .is_some()
-        });
-        if added == Some(true) {
-            self.by_index.insert(index, (at, tag));
-            return true;
-        }
-        false
-    }
-
-    /// A 24-bit session index that is not in use; on a client its low byte is
-    /// the path's tag.
-    fn free_index(&mut self, tag: Option<u8>) -> u32 {
-        loop {
-            let random = self.rng.next_u32() >> 8;
-            let index = tag.map_or(random, |t| random & 0x00ff_ff00 | u32::from(t));
-            if !self.by_index.contains_key(&index) {
-                return index;
-            }
-        }
     }
 
     /// The operating system refused to send to `remote` over `socket`
@@ -452,7 +423,8 @@ impl Endpoint {
             Command::SetModes(modes) => {
                 self.with_bond(0, |bond, _| bond.set_modes(now, modes));
             }
-            Command::AddPeer(config) => self.add_peer(now, config),
+            Command::AddPeer(config) => self.add_peer(now, config, self.worker.number),
+            Command::NotePeer { peer, worker } => self.add_peer(now, peer, worker),
             Command::RemovePeer(key) => self.remove_peer(now, &key),
             Command::Woke => {
                 for at in 0..self.seats.len() {
@@ -521,40 +493,6 @@ impl Endpoint {
         } else {
             self.drop_reason("uplink_too_many");
         }
-    }
-
-    fn add_peer(&mut self, now: Time, config: PeerConfig) {
-        if self
-            .peers
-            .get(&config.public)
-            .is_some_and(|p| p.config == config)
-        {
-            return;
-        }
-        self.remove_peer(now, &config.public);
-        for address in [config.v4.map(IpAddr::V4), config.v6.map(IpAddr::V6)]
-            .into_iter()
-            .flatten()
-        {
-            self.by_inner.insert(address, config.public);
-        }
-        self.peers
-            .insert(config.public, Peer { config, bond: None });
-    }
-
-    fn remove_peer(&mut self, now: Time, key: &Key) {
-        let Some(peer) = self.peers.remove(key) else {
-            return;
-        };
-        self.by_inner.retain(|_, owner| owner != key);
-        self.last_inner = None;
-        let Some(at) = peer.bond else { return };
-        self.with_bond(at, |bond, ctx| bond.expel(now, ctx));
-        if let Some((due, _)) = self.seats[at].take().and_then(|seat| seat.due) {
-            self.timers.remove(&(due, at));
-        }
-        self.restless.retain(|&r| r != at);
-        news(&mut self.events, Event::BondDown { peer: *key });
     }
 
     /// Time has passed.

@@ -41,8 +41,15 @@ pub enum Command {
     },
     /// Client: use the paths in another way from now on.
     SetModes(Modes),
-    /// Server: this peer may connect.
+    /// Server: this peer may connect, and belongs to this worker.
     AddPeer(PeerConfig),
+    /// Server: this peer may connect, and belongs to another worker.
+    NotePeer {
+        /// The peer.
+        peer: PeerConfig,
+        /// The number of its worker.
+        worker: u8,
+    },
     /// Server: this peer may not connect any more; its bond ends.
     RemovePeer(Key),
     /// The machine slept or its clock jumped: distrust every estimate.

@@ -61,7 +61,7 @@ mod wire;
 pub use buffer::{PacketBuf, Pool};
 pub use classify::Class;
 pub use config::{ClientConfig, Key, Mode, Modes, PeerConfig, Role, ServerConfig};
-pub use endpoint::{Endpoint, WakeReason};
+pub use endpoint::{Endpoint, Handover, WakeReason};
 pub use event::{Command, Event, PathReason, SocketId};
 pub use session::public_key;
 pub use stats::{BondSnapshot, PathSnapshot, PathState, Snapshot};

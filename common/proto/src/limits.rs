@@ -66,6 +66,15 @@ pub const HALF_OPEN_PER_PEER: usize = 4;
 /// How long a half-open path lives.
 pub const HALF_OPEN_AGE: Duration = Duration::from_secs(5);
 
+/// Workers of one server, at most: their numbers take four bits of a session index. The 20 that are left name a million
+/// sessions each.
+pub const WORKERS: usize = 1 << WORKER_BITS;
+/// Bits of a session index that say whose it is.
+pub const WORKER_BITS: u32 = 4;
+/// Packets and datagrams that may wait for other workers: in the core as many, and as many between two loops. It is what
+/// the TUN's own queue holds, out of which most of them come.
+pub const HANDOVERS: usize = 1_024;
+
 const _: () = assert!(FLOW_QUEUE_BYTES < QUEUE_BYTES);
 const _: () = assert!(HELD_PACKETS_PER_FLOW < HELD_PACKETS);
 const _: () = assert!(FLOWS <= 1 << 16);

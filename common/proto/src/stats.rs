@@ -18,6 +18,16 @@ pub struct Snapshot {
     pub drops: BTreeMap<String, u64>,
 }
 
+impl Snapshot {
+    /// Takes the bonds and drops of another worker of the same server in.
+    pub fn add(&mut self, other: Snapshot) {
+        self.bonds.extend(other.bonds);
+        for (reason, count) in other.drops {
+            *self.drops.entry(reason).or_default() += count;
+        }
+    }
+}
+
 /// One bond.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BondSnapshot {

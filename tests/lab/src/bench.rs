@@ -14,8 +14,12 @@
 //! TCP flows tell Mbit/s and processor seconds per delivered GB of each daemon. UDP is sent as
 //! fast as the sender can and tells the packets per second that arrive: the cost per packet
 //! counts there, whatever its length.
+//!
+//! `--clients` and `--workers` ask what several cores do for one server: Mbit/s are then those of
+//! all clients together, and the client's processor seconds those of the first daemon only.
 
 mod flood;
+mod guests;
 mod table;
 mod wireguard;
 
@@ -36,6 +40,7 @@ use crate::stats::process_cpu_s;
 use crate::topology::{Lab, isp, wan};
 use crate::tunnel::{self, Through};
 use crate::workload::{Ends, Span, Traffic, Way};
+use guests::Guest;
 use wireguard::Wireguard;
 
 /// Time for a flow to reach its speed, s.
@@ -50,6 +55,13 @@ pub struct BenchArgs {
     /// Numbers of paths
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4])]
     paths: Vec<usize>,
+    /// Clients that use the server at once with TCP, each with this many flows; all but the first
+    /// have one path
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// The server's numbers of workers; its own choice if absent
+    #[arg(long, value_delimiter = ',')]
+    workers: Vec<usize>,
     /// Numbers of TCP flows at a time
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8])]
     flows: Vec<usize>,
@@ -116,6 +128,10 @@ struct Figures {
     through: Contender,
     gso: Switch,
     paths: usize,
+    /// Clients at once.
+    clients: usize,
+    /// The server's workers, where they were chosen.
+    workers: Option<usize>,
     load: Load,
     direction: Direction,
     /// Delivered payload.
@@ -128,10 +144,58 @@ struct Figures {
     cpu_busy: f64,
 }
 
+/// What stands in one lab.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    through: Contender,
+    gso: Switch,
+    paths: usize,
+    clients: usize,
+    workers: Option<usize>,
+}
+
+impl Setup {
+    /// Everything that was asked for. Others than Marline know one path, one client and no workers.
+    fn all(args: &BenchArgs) -> Vec<Setup> {
+        let mut all = Vec::new();
+        let mut workers: Vec<Option<usize>> = args.workers.iter().copied().map(Some).collect();
+        if workers.is_empty() {
+            workers.push(None);
+        }
+        for &gso in &args.gso {
+            for &through in &args.through {
+                let one = Setup {
+                    through,
+                    gso,
+                    paths: 1,
+                    clients: 1,
+                    workers: None,
+                };
+                if through != Contender::Marline {
+                    all.push(one);
+                    continue;
+                }
+                for &paths in &args.paths {
+                    all.extend(workers.iter().map(|&workers| Setup {
+                        paths,
+                        clients: args.clients,
+                        workers,
+                        ..one
+                    }));
+                }
+            }
+        }
+        all
+    }
+}
+
 /// Measures everything that was asked for and prints one line each.
 pub fn run(args: &BenchArgs, binaries: &Path, interrupt: &Interrupt) -> Result<()> {
     if args.seconds.is_nan() || args.seconds <= 0.0 {
         return Err(Refusal::Usage("--seconds must be more than 0".into()).into());
+    }
+    if args.clients == 0 || args.clients > 200 {
+        return Err(Refusal::Usage("--clients must be 1 to 200".into()).into());
     }
     let mut all = Vec::new();
     table::head();
@@ -154,30 +218,10 @@ fn measure_all(
     interrupt: &Interrupt,
     report: &mut dyn FnMut(Figures),
 ) -> Result<()> {
-    for &gso in &args.gso {
-        for &contender in &args.through {
-            for &paths in &args.paths {
-                // The others know one path only.
-                if contender != Contender::Marline && paths != args.paths[0] {
-                    continue;
-                }
-                let paths = if contender == Contender::Marline {
-                    paths
-                } else {
-                    1
-                };
-                let lab = lay(paths, gso)?;
-                measure(
-                    args,
-                    (contender, gso, paths),
-                    &lab,
-                    binaries,
-                    interrupt,
-                    report,
-                )
-                .with_context(|| table::which(contender, gso, paths))?;
-            }
-        }
+    for setup in Setup::all(args) {
+        let lab = lay(setup.paths, setup.gso)?;
+        measure(args, setup, &lab, binaries, interrupt, report)
+            .with_context(|| table::which(setup.through, setup.gso, setup.paths))?;
     }
     Ok(())
 }
@@ -213,7 +257,7 @@ fn switch_trains_off(namespace: &Namespace, device: &str) -> Result<()> {
 
 fn measure(
     args: &BenchArgs,
-    (contender, gso, paths): (Contender, Switch, usize),
+    setup: Setup,
     lab: &Lab,
     binaries: &Path,
     interrupt: &Interrupt,
@@ -222,8 +266,12 @@ fn measure(
     let none = std::collections::BTreeMap::new();
     let mut tunnel = None;
     let mut wireguard = None;
-    let (way, pids) = match contender {
+    let mut guests = Vec::new();
+    let (way, pids) = match setup.through {
         Contender::Marline => {
+            if let Some(workers) = setup.workers {
+                tunnel::init_with_workers(lab, binaries, workers)?;
+            }
             let up = tunnel.insert(tunnel::start(
                 lab,
                 &Through::Marline,
@@ -231,6 +279,9 @@ fn measure(
                 &none,
                 interrupt,
             )?);
+            for number in 1..setup.clients {
+                guests.push(Guest::connect(lab, number, binaries, interrupt)?);
+            }
             (up.way.clone(), up.pids())
         }
         Contender::WireguardGo => {
@@ -243,7 +294,8 @@ fn measure(
     let udp = args.udp.iter().map(|&bytes| Load::Udp { bytes });
     let loads = tcp
         .filter(|_| !args.no_tcp)
-        .chain(udp.filter(|_| !args.no_udp));
+        // A flood has one receiver.
+        .chain(udp.filter(|_| !args.no_udp && setup.clients == 1));
     let ends = Ends {
         client: lab.client(),
         host: lab.host(),
@@ -259,7 +311,14 @@ fn measure(
     for load in loads {
         for &direction in &args.direction {
             let measured = match load {
-                Load::Tcp { flows } => tcp_flows(ends, flows, direction, &clock),
+                Load::Tcp { flows } => {
+                    let others = guests.iter().map(|guest| Ends {
+                        client: &guest.namespace,
+                        ..ends
+                    });
+                    let all: Vec<Ends<'_>> = std::iter::once(ends).chain(others).collect();
+                    tcp_flows(&all, flows, direction, &clock)
+                }
                 Load::Udp { bytes } => flood::measure(ends, bytes, direction, &clock),
             };
             // The death of a process explains more than what it did to the traffic.
@@ -269,13 +328,16 @@ fn measure(
             if let Some(wireguard) = &mut wireguard {
                 wireguard.check()?;
             }
+            guests.iter_mut().try_for_each(Guest::check)?;
             let measured =
                 measured.with_context(|| format!("{}, {direction}", table::load(load)))?;
             let gigabytes = measured.bytes as f64 / 1e9;
             report(Figures {
-                through: contender,
-                gso,
-                paths,
+                through: setup.through,
+                gso: setup.gso,
+                paths: setup.paths,
+                clients: setup.clients,
+                workers: setup.workers,
                 load,
                 direction,
                 mbit_s: measured.bytes as f64 * 8e-6 / measured.seconds,
@@ -349,7 +411,7 @@ impl Window<'_> {
 }
 
 fn tcp_flows(
-    ends: Ends<'_>,
+    clients: &[Ends<'_>],
     flows: usize,
     direction: Direction,
     window: &Window<'_>,
@@ -367,20 +429,23 @@ fn tcp_flows(
         origin: Instant::now(),
         seconds: window.span_s(),
     };
-    let mut traffic = Traffic::start(&[workload], ends, Some(Cc::Cubic), direction, span, 1)?;
+    let start = |ends: &Ends<'_>| {
+        let workloads = std::slice::from_ref(&workload);
+        Traffic::start(workloads, *ends, Some(Cc::Cubic), direction, span, 1)
+    };
+    let mut traffics = clients.iter().map(start).collect::<Result<Vec<_>>>()?;
     let measured = window.measure(|| {
-        let bytes = traffic
-            .flows
-            .iter()
-            .map(|flow| flow.deliveries.total())
-            .sum();
-        (bytes, None)
+        let flows = traffics.iter().flat_map(|traffic| &traffic.flows);
+        (flows.map(|flow| flow.deliveries.total()).sum(), None)
     });
-    traffic.finish();
-    let mut broken = traffic.flows.iter().filter_map(|flow| {
-        let reason = flow.outcome.broken.lock().ok()?;
-        reason.clone()
-    });
+    traffics.iter_mut().for_each(Traffic::finish);
+    let mut broken = traffics
+        .iter()
+        .flat_map(|traffic| &traffic.flows)
+        .filter_map(|flow| {
+            let reason = flow.outcome.broken.lock().ok()?;
+            reason.clone()
+        });
     match (measured, broken.next()) {
         (Err(error), Some(reason)) => Err(error.context(reason)),
         (measured, _) => measured,

@@ -181,7 +181,7 @@ fn start_marline<'a>(
     let used_before = link_bytes(lab);
     // The first start in a lab sets both sides up; later ones find them as after a reboot.
     let new = !client.path.join("etc/marline/client.toml").exists();
-    if new {
+    if !server.path.join("etc/marline/server.toml").exists() {
         init(&server)?;
     }
     tunnel.daemons.push(serve(&server, interrupt)?);
@@ -221,6 +221,15 @@ pub fn init(server: &Home<'_>) -> Result<()> {
         &["init", "--endpoint", &v4, "--endpoint", &v6],
     )?;
     Ok(())
+}
+
+/// Sets up the server of a lab in which none has run yet, with so many workers.
+pub fn init_with_workers(lab: &Lab, binaries: &Path, workers: usize) -> Result<()> {
+    let server = Home::new(lab, lab.server(), "server", binaries)?;
+    init(&server)?;
+    let file = server.path.join("etc/marline/server.toml");
+    let text = fs::read_to_string(&file)?;
+    Ok(fs::write(&file, format!("workers = {workers}\n{text}"))?)
 }
 
 /// Starts the server and waits until its command line is answered.
@@ -348,7 +357,7 @@ pub struct Home<'a> {
     namespace: &'a Namespace,
     path: PathBuf,
     binaries: &'a Path,
-    role: &'static str,
+    role: String,
 }
 
 impl<'a> Home<'a> {
@@ -356,7 +365,7 @@ impl<'a> Home<'a> {
     pub fn new(
         lab: &Lab,
         namespace: &'a Namespace,
-        role: &'static str,
+        role: &str,
         binaries: &'a Path,
     ) -> Result<Home<'a>> {
         let path = lab.directory().join(role);
@@ -377,7 +386,7 @@ impl<'a> Home<'a> {
             namespace,
             path,
             binaries,
-            role,
+            role: role.to_owned(),
         })
     }
 
@@ -430,7 +439,7 @@ impl<'a> Home<'a> {
             .spawn()?;
         Ok(Daemon {
             child,
-            role: self.role,
+            role: self.role.clone(),
             log,
         })
     }
@@ -439,7 +448,7 @@ impl<'a> Home<'a> {
 /// A program of Marline that runs; whoever holds it ends it.
 pub struct Daemon {
     child: Child,
-    role: &'static str,
+    role: String,
     log: PathBuf,
 }
 

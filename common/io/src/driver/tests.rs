@@ -8,14 +8,16 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use marline_proto::{ClientConfig, Modes, PeerConfig, Role, ServerConfig};
+use marline_proto::{ClientConfig, Modes, PeerConfig, Role, ServerConfig, SocketId};
 
 use super::*;
 use crate::key;
 use crate::netlink::{Netlink, Route};
 use crate::netns::{NetnsHandle, TestNetns, root};
 use crate::tun::TunOptions;
-use crate::udp::Family;
+use crate::udp::{Family, UplinkSocket};
+
+mod workers;
 
 const CLIENT: &str = "10.77.0.1";
 const SERVER: &str = "10.77.0.2";
@@ -25,7 +27,7 @@ const SERVER_V6: &str = "fd00:77::2";
 /// One end of the bond.
 struct End {
     handle: Handle,
-    thread: JoinHandle<io::Result<()>>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
     netlink: Netlink,
     index: u32,
     /// The namespace of its TUN and its applications.
@@ -33,37 +35,36 @@ struct End {
 }
 
 impl End {
-    /// Makes a TUN with `ours` in a new namespace, a route to `theirs`, and runs `endpoint` there.
-    async fn start(endpoint: Endpoint, clock: Clock, ours: [&str; 2], theirs: [&str; 2]) -> Self {
+    /// Makes a TUN with `ours` in a new namespace, routes to `theirs`, and runs `endpoints` there.
+    async fn start(endpoints: Vec<Endpoint>, clock: Clock, ours: &[&str], theirs: &[&str]) -> Self {
         let namespace = TestNetns::enter();
         let options = TunOptions {
             name: "mrl0".to_owned(),
             mtu: 1360,
             txqueuelen: 1000,
         };
-        let tun = Tun::open(&options).await.expect("root may");
+        let queues = Tun::open_queues(&options, endpoints.len()).await;
+        let queues = queues.expect("root may");
         let netlink = Netlink::connect().expect("netlink");
-        let index = tun.index();
-        for (ours, theirs) in ours.into_iter().zip(theirs) {
-            let (ours, theirs): (IpAddr, IpAddr) = (
-                ours.parse().expect("an address"),
-                theirs.parse().expect("an address"),
-            );
-            let whole = if ours.is_ipv4() { 32 } else { 128 };
-            netlink
-                .add_address(index, ours, whole)
-                .await
-                .expect("added");
-            netlink
-                .add_route(&Route::to(theirs, whole, index))
-                .await
-                .expect("added");
+        let index = queues[0].index();
+        let parse = |address: &&str| -> (IpAddr, u8) {
+            let address: IpAddr = address.parse().expect("an address");
+            (address, if address.is_ipv4() { 32 } else { 128 })
+        };
+        for (address, whole) in ours.iter().map(parse) {
+            let added = netlink.add_address(index, address, whole).await;
+            added.expect("added");
         }
-        let (driver, handle) = Driver::new(endpoint, tun, clock);
-        let thread = driver.spawn().expect("a thread");
+        for (address, whole) in theirs.iter().map(parse) {
+            let added = netlink.add_route(&Route::to(address, whole, index)).await;
+            added.expect("added");
+        }
+        let parts = endpoints.into_iter().zip(queues).collect();
+        let (drivers, handle) = Driver::workers(parts, clock);
+        let threads = drivers.into_iter().map(|driver| driver.spawn());
         End {
             handle,
-            thread,
+            threads: threads.map(|thread| thread.expect("a thread")).collect(),
             netlink,
             index,
             inside: namespace.handle(),
@@ -76,11 +77,18 @@ impl End {
             self.handle.snapshot().await.is_none(),
             "nobody answers any more"
         );
-        self.thread
-            .join()
-            .expect("no panic")
-            .expect("stopped in peace");
+        for thread in self.threads {
+            let ended = thread.join().expect("no panic");
+            ended.expect("stopped in peace");
+        }
     }
+}
+
+/// How a lone driver ended by itself.
+async fn end_of(mut threads: Vec<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    let thread = threads.pop().expect("there is one");
+    let ended = tokio::task::spawn_blocking(move || thread.join());
+    ended.await.expect("joined").expect("no panic")
 }
 
 /// A client with two uplinks, one of each IP version, and a server.
@@ -136,8 +144,9 @@ impl Bond {
             key::fresh_seed().expect("randomness"),
             clock.now(),
         );
-        let server = End::start(server, clock, [SERVER, SERVER_V6], [CLIENT, CLIENT_V6]).await;
-        let client = End::start(client, clock, [CLIENT, CLIENT_V6], [SERVER, SERVER_V6]).await;
+        let (clients, servers) = ([CLIENT, CLIENT_V6], [SERVER, SERVER_V6]);
+        let server = End::start(vec![server], clock, &servers, &clients).await;
+        let client = End::start(vec![client], clock, &clients, &servers).await;
         let peer = PeerConfig {
             public: key::public_of(&client_secret),
             name: "laptop".to_owned(),
@@ -201,37 +210,42 @@ impl Bond {
 
     /// Sends `payload` from one end's applications to the other's over TCP.
     fn transfer(&self, up: bool, address: &str, payload: Vec<u8>) -> JoinHandle<()> {
-        let (from, to) = match up {
-            true => (self.client.inside.clone(), self.server.inside.clone()),
-            false => (self.server.inside.clone(), self.client.inside.clone()),
-        };
-        let address = SocketAddr::new(address.parse().expect("an address"), 0);
-        std::thread::spawn(move || {
-            to.join();
-            let listener = TcpListener::bind(address).expect("bound");
-            let address = listener.local_addr().expect("bound");
-            let sent = payload.clone();
-            let sender = std::thread::spawn(move || {
-                from.join();
-                let mut stream = TcpStream::connect(address).expect("connected");
-                stream.write_all(&sent).expect("sent");
-            });
-            let mut got = Vec::new();
-            listener
-                .accept()
-                .expect("accepted")
-                .0
-                .read_to_end(&mut got)
-                .expect("received");
-            sender.join().expect("no panic");
-            assert!(got == payload, "every byte arrived, in order");
-        })
+        match up {
+            true => transfer(&self.client, &self.server, address, payload),
+            false => transfer(&self.server, &self.client, address, payload),
+        }
     }
 
     async fn stop(self) {
         self.client.stop().await;
         self.server.stop().await;
     }
+}
+
+/// Sends `payload` from one end's applications to the other's at `address` over TCP.
+fn transfer(from: &End, to: &End, address: &str, payload: Vec<u8>) -> JoinHandle<()> {
+    let (from, to) = (from.inside.clone(), to.inside.clone());
+    let address = SocketAddr::new(address.parse().expect("an address"), 0);
+    std::thread::spawn(move || {
+        to.join();
+        let listener = TcpListener::bind(address).expect("bound");
+        let address = listener.local_addr().expect("bound");
+        let sent = payload.clone();
+        let sender = std::thread::spawn(move || {
+            from.join();
+            let mut stream = TcpStream::connect(address).expect("connected");
+            stream.write_all(&sent).expect("sent");
+        });
+        let mut got = Vec::new();
+        listener
+            .accept()
+            .expect("accepted")
+            .0
+            .read_to_end(&mut got)
+            .expect("received");
+        sender.join().expect("no panic");
+        assert!(got == payload, "every byte arrived, in order");
+    })
 }
 
 fn payload(len: usize) -> Vec<u8> {
@@ -370,12 +384,8 @@ async fn a_driver_whose_last_handle_is_dropped_stops() {
     let bond = Bond::up().await;
     let Bond { client, server, .. } = bond;
     drop(client.handle);
-    let ended = tokio::task::spawn_blocking(move || client.thread.join());
-    ended
-        .await
-        .expect("joined")
-        .expect("no panic")
-        .expect("without handles it stops in peace");
+    let ended = end_of(client.threads).await;
+    ended.expect("without handles it stops in peace");
     server.stop().await;
 }
 
@@ -390,12 +400,7 @@ async fn a_tun_that_is_deleted_ends_the_driver_with_an_error() {
         .delete_link(client.index)
         .await
         .expect("deleted");
-    let ended = tokio::task::spawn_blocking(move || client.thread.join());
-    let error = ended
-        .await
-        .expect("joined")
-        .expect("no panic")
-        .expect_err("it cannot go on");
+    let error = end_of(client.threads).await.expect_err("it cannot go on");
     assert!(error.to_string().contains("TUN device is gone"), "{error}");
     server.stop().await;
 }

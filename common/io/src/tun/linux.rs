@@ -1,10 +1,11 @@
 //! The TUN device on Linux.
-// An ioctl that the tun crate leaves to its user, and handing its descriptor on.
+// The two ioctls that make a TUN device what it is.
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -14,7 +15,7 @@ use super::offload::{Frame, RUN_MAX};
 use crate::failure::{Class, Failure};
 use crate::netlink::Netlink;
 
-/// An open TUN device. It disappears when this is dropped.
+/// An open TUN device, or one queue of it. It disappears when the last is dropped.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
@@ -26,8 +27,20 @@ pub struct Tun {
 impl Tun {
     /// Creates the device, up and without addresses. Must be called within a tokio runtime.
     pub async fn open(options: &TunOptions) -> Result<Self, Failure> {
-        let (file, name) = create(&options.name)?;
-        let udp_offload = set_offloads(file.as_raw_fd()).map_err(|error| {
+        let mut queues = Self::open_queues(options, 1).await?;
+        Ok(queues.pop().expect("one was asked for"))
+    }
+
+    /// Creates the device with so many queues, at least one. The kernel puts packets of a flow into
+    /// the queue from which its last packet of the other direction came, and otherwise into any.
+    pub async fn open_queues(options: &TunOptions, queues: usize) -> Result<Vec<Self>, Failure> {
+        let (file, name) = create(&options.name, queues > 1)?;
+        let mut files = vec![file];
+        for _ in 1..queues {
+            files.push(another_queue(&name)?);
+        }
+        // All queues have the offloads of their device.
+        let udp_offload = set_offloads(files[0].as_raw_fd()).map_err(|error| {
             Failure::io(format!("cannot set up offloading on {name}"), &error)
                 .in_class(Class::Facility)
         })?;
@@ -44,12 +57,13 @@ impl Tun {
             .set_link_txqueuelen(index, options.txqueuelen)
             .await?;
         netlink.set_link_up(index, true).await?;
-        Ok(Tun {
+        let queue = |file| Tun {
             file,
-            name,
+            name: name.clone(),
             index,
             udp_offload,
-        })
+        };
+        Ok(files.into_iter().map(queue).collect())
     }
 
     /// The interface's name.
@@ -126,8 +140,14 @@ fn read_frame(mut file: &File, buf: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Opens a TUN device called `name` (or the first free name of its pattern).
-fn create(name: &str) -> Result<(File, String), Failure> {
+/// What our queues look like: packets of IP behind a virtio header.
+const FLAGS: libc::c_int = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+
+/// Opens a TUN device called `name` (or the first free name of its pattern), as the first of several queues if there
+/// are to be some.
+fn create(name: &str, several: bool) -> Result<(File, String), Failure> {
+    /// `IFF_TUN_EXCL` of linux/if_tun.h: without it we would become one more queue of a device that somebody else has.
+    const ONLY_NEW: libc::c_int = 0x8000;
     if name.is_empty() || name.len() > 15 || name.contains(|c: char| c == '/' || c.is_whitespace())
     {
         return Err(
@@ -135,37 +155,51 @@ fn create(name: &str) -> Result<(File, String), Failure> {
                 .with_advice("use 1 to 15 characters without blanks and slashes"),
         );
     }
-    let mut wanted = tun::Configuration::default();
-    wanted.tun_name(name).platform_config(|platform| {
-        // MTU and state are set through netlink, where a refusal is told in a sentence.
-        platform.ensure_root_privileges(false).vnet_hdr(true);
-    });
-    let device = tun::create(&wanted).map_err(|error| why_not(name, error))?;
-    device
-        .set_nonblock()
-        .map_err(|error| why_not(name, error.into()))?;
-    let name = tun::AbstractDevice::tun_name(&device).map_err(|error| why_not(name, error))?;
-    // The crate's own reading and writing moves one packet per call: only its descriptor is used.
-    // SAFETY: the device is alive until the end of this function, and so is its descriptor.
-    let fd = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
-    let fd = fd
-        .try_clone_to_owned()
-        .map_err(|error| why_not(&name, error.into()))?;
-    Ok((File::from(fd), name))
+    let flags = match several {
+        true => FLAGS | libc::IFF_MULTI_QUEUE | ONLY_NEW,
+        false => FLAGS,
+    };
+    open_queue(name, flags)
 }
 
-fn why_not(name: &str, error: tun::Error) -> Failure {
-    let error = io::Error::from(error);
-    // The crate wraps what the system said; its number is what counts.
-    let number = error.raw_os_error().or_else(|| {
-        let inner = error.get_ref()?.downcast_ref::<tun::Error>()?;
-        match inner {
-            tun::Error::Io(error) => error.raw_os_error(),
-            _ => None,
-        }
-    });
-    let error = number.map_or(error, io::Error::from_raw_os_error);
-    match number {
+/// One more queue of a device that was created with several.
+fn another_queue(name: &str) -> Result<File, Failure> {
+    open_queue(name, FLAGS | libc::IFF_MULTI_QUEUE).map(|(file, _)| file)
+}
+
+fn open_queue(name: &str, flags: libc::c_int) -> Result<(File, String), Failure> {
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open("/dev/net/tun")
+        .map_err(|error| why_not(name, &error))?;
+    let name = attach(&file, name, flags).map_err(|error| why_not(name, &error))?;
+    Ok((file, name))
+}
+
+/// Makes `file` a queue of the device called `name`, which is made if it is not there; answers its name.
+fn attach(file: &File, name: &str, flags: libc::c_int) -> io::Result<String> {
+    /// `TUNSETIFF` of linux/if_tun.h.
+    const SET_INTERFACE: libc::Ioctl = 0x4004_54cau32 as libc::Ioctl;
+    // SAFETY: all zeros is a value of this plain structure of numbers.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero: names have at most one less.
+    for (to, from) in request.ifr_name.iter_mut().take(15).zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the request reads and writes one such structure, which lives until it returns.
+    if unsafe { libc::ioctl(file.as_raw_fd(), SET_INTERFACE, &raw mut request) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let name = request.ifr_name.iter().take_while(|byte| **byte != 0);
+    let name: Vec<u8> = name.map(|byte| *byte as u8).collect();
+    Ok(String::from_utf8_lossy(&name).into_owned())
+}
+
+fn why_not(name: &str, error: &io::Error) -> Failure {
+    match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => Failure::new(
             Class::Privilege,
             format!("not permitted to create the interface {name}"),
@@ -181,7 +215,7 @@ fn why_not(name: &str, error: tun::Error) -> Failure {
             format!("an interface called {name} is there already and in use"),
         )
         .with_advice("stop what uses it or choose another name"),
-        _ => Failure::io(format!("cannot create the interface {name}"), &error),
+        _ => Failure::io(format!("cannot create the interface {name}"), error),
     }
 }
 

@@ -21,6 +21,11 @@ impl Tun {
         ))
     }
 
+    /// Says that it is not supported here.
+    pub async fn open_queues(options: &TunOptions, _queues: usize) -> Result<Vec<Self>, Failure> {
+        Self::open(options).await.map(|tun| vec![tun])
+    }
+
     /// Cannot be called: there is no device.
     pub fn name(&self) -> &str {
         match self.never {}

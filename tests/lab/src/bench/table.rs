@@ -6,10 +6,10 @@ const TARGET_RATIO: &str = "x wireguard-go";
 
 pub fn head() {
     println!(
-        "| {:12} | gso | paths | {:11} | {:4} | {:>8} | {:>8} | {:>6} | {:>6} | {:>6} | busy |",
+        "| {:12} | gso | paths | clients | workers | {:11} | {:4} | {:>8} | {:>8} | {:>6} | {:>6} | {:>6} | busy |",
         "through", "load", "way", "Mbit/s", "packet/s", "server", "client", "s/GB"
     );
-    println!("|---|---|---:|---|---|---:|---:|---:|---:|---:|---:|");
+    println!("|---|---|---:|---:|---:|---|---|---:|---:|---:|---:|---:|---:|");
 }
 
 pub fn row(figures: &Figures) {
@@ -20,10 +20,14 @@ pub fn row(figures: &Figures) {
     let sum: f64 = figures.cpu_s_per_gb.iter().sum();
     let packets = figures.packets_s;
     println!(
-        "| {:12} | {:3} | {:5} | {:11} | {:4} | {:8.0} | {:>8} | {:>6} | {:>6} | {sum:6.2} | {:4.2} |",
+        "| {:12} | {:3} | {:5} | {:7} | {:>7} | {:11} | {:4} | {:8.0} | {:>8} | {:>6} | {:>6} | {sum:6.2} | {:4.2} |",
         name(figures.through),
         format!("{:?}", figures.gso).to_lowercase(),
         figures.paths,
+        figures.clients,
+        figures
+            .workers
+            .map_or(String::from("–"), |count| count.to_string()),
         load(figures.load),
         figures.direction.to_string(),
         figures.mbit_s,

@@ -19,3 +19,4 @@ mod slow_uplink_never_hurts;
 mod two_uplinks_add_up;
 mod uplink_dies_mid_call;
 mod uplink_flaps;
+mod workers_share_a_server;

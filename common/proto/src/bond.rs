@@ -19,6 +19,7 @@
 mod copies;
 mod greet;
 mod order;
+mod overflow;
 mod picture;
 mod receive;
 mod silence;

@@ -9,11 +9,15 @@
 //! worst seeds with their links, to be looked at one by one with
 //! `marline-sim sweep --show-plan`.
 //!
+//! Random links are rarely alike. [`Links::Grid`] draws two to four links from a grid
+//! instead ([`grid`]), without jitter, where a mark is set that each cell is to reach.
+//!
 //! Rates are drawn on a logarithmic scale. Where their sum passes
 //! [`SUM_MBIT_MAX`], all of a seed are scaled down together, though none below
 //! [`RATE_MBIT_MIN`]: what matters to the bond are ratios and round trips, and a
 //! run's price is its number of packets.
 
+mod grid;
 mod summary;
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -44,9 +48,21 @@ const MEASURED_SHARE: f64 = 2.0 / 3.0;
 /// What native TCP carries of an Ethernet frame of 1,514 bytes.
 const TCP_SHARE_OF_WIRE: f64 = 1448.0 / 1514.0;
 
+/// What kind of links a seed draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Links {
+    /// One to five, of any rate, round trip, loss and jitter.
+    Random,
+    /// Two to four, of a few rates, round trips and losses.
+    Grid,
+}
+
 /// What to sweep over.
 #[derive(Clone, Debug)]
 pub struct Sweep {
+    /// What is drawn.
+    pub links: Links,
     /// Seeds, the last not included.
     pub seeds: (u64, u64),
     /// Congestion controls of the flow, in turn.
@@ -92,6 +108,8 @@ pub struct Cell {
     /// Divided by what the links could carry of TCP after their losses: a flow that random
     /// loss stops natively makes the native sum small, but not this.
     pub share_of_capacity: f64,
+    /// Divided by the sum of what it gets on each link alone, each through the same tunnel.
+    pub share_of_tunnel_sum: f64,
     /// Divided by the best of the links alone, each through the same tunnel.
     pub ratio_to_best_single: f64,
     /// Longest time without anything for the application while measured, milliseconds.
@@ -120,19 +138,25 @@ impl Cell {
     pub fn loss(&self) -> f64 {
         self.links.iter().map(|link| link.loss).fold(0.0, f64::max)
     }
+
+    /// The share of the tunnel sum that it is to reach, where one is asked.
+    pub fn mark(&self) -> Option<f64> {
+        let one_way_spread_ms = self.spread_ms() / 2.0;
+        let several = self.links.len() > 1 && one_way_spread_ms <= 100.0;
+        match self.loss() {
+            loss if several && loss <= 0.005 => Some(0.95),
+            loss if several && loss <= 0.02 => Some(0.85),
+            _ => None,
+        }
+    }
 }
 
 /// The plan of a seed: its links, and one download.
-pub fn plan(seed: u64, cc: Algorithm, duration_s: f64) -> Plan {
-    let mut rng = Rng::new(seed).fork(0x5eed);
-    let mut links: Vec<LinkParams> = (0..rng.between(1, 5)).map(|_| link(&mut rng)).collect();
-    let sum: f64 = links.iter().filter_map(|link| link.rate_mbit).sum();
-    let scale = (SUM_MBIT_MAX / sum).min(1.0);
-    for link in &mut links {
-        link.rate_mbit = link
-            .rate_mbit
-            .map(|rate| round((rate * scale).max(RATE_MBIT_MIN), 100.0));
-    }
+pub fn plan(links: Links, seed: u64, cc: Algorithm, duration_s: f64) -> Plan {
+    let (kind, links) = match links {
+        Links::Random => ("sweep", random_links(seed)),
+        Links::Grid => ("grid", grid::links(seed)),
+    };
     let uplinks = links
         .into_iter()
         .enumerate()
@@ -142,10 +166,28 @@ pub fn plan(seed: u64, cc: Algorithm, duration_s: f64) -> Plan {
         start_s: START_S,
         ..FlowSpec::bulk(Direction::Down, cc)
     };
-    let name = format!("sweep {seed} {cc:?}").to_lowercase();
+    let name = format!("{kind} {seed} {cc:?}").to_lowercase();
     Plan {
         measure_from_s: duration_s * (1.0 - MEASURED_SHARE),
         ..Plan::new(&name, duration_s, uplinks, vec![flow])
+    }
+}
+
+fn random_links(seed: u64) -> Vec<LinkParams> {
+    let mut rng = Rng::new(seed).fork(0x5eed);
+    let mut links: Vec<LinkParams> = (0..rng.between(1, 5)).map(|_| link(&mut rng)).collect();
+    scale_down(&mut links);
+    links
+}
+
+/// Scales rates to a sum that a run can afford.
+fn scale_down(links: &mut [LinkParams]) {
+    let sum: f64 = links.iter().filter_map(|link| link.rate_mbit).sum();
+    let scale = (SUM_MBIT_MAX / sum).min(1.0);
+    for link in links {
+        link.rate_mbit = link
+            .rate_mbit
+            .map(|rate| round((rate * scale).max(RATE_MBIT_MIN), 100.0));
     }
 }
 
@@ -187,7 +229,8 @@ pub fn run(sweep: &Sweep, commit: &str) -> Vec<Cell> {
     let work = || {
         let mut done = Vec::new();
         while let Some((seed, cc)) = jobs.get(next.fetch_add(1, Relaxed)) {
-            done.push(cell(*seed, *cc, sweep.duration_s, commit));
+            let plan = plan(sweep.links, *seed, *cc, sweep.duration_s);
+            done.push(cell(&plan, *seed, *cc, commit));
         }
         done
     };
@@ -206,9 +249,8 @@ pub fn run(sweep: &Sweep, commit: &str) -> Vec<Cell> {
 }
 
 /// Plays one seed with one congestion control.
-fn cell(seed: u64, cc: Algorithm, duration_s: f64, commit: &str) -> Cell {
-    let plan = plan(seed, cc, duration_s);
-    let mut world = World::new(&plan, seed);
+fn cell(plan: &Plan, seed: u64, cc: Algorithm, commit: &str) -> Cell {
+    let mut world = World::new(plan, seed);
     // On the wire: with what each packet costs there besides its own bytes.
     let delivered = |world: &World| -> Vec<u64> {
         let bytes = plan.uplink.iter().map(|uplink| {
@@ -224,7 +266,7 @@ fn cell(seed: u64, cc: Algorithm, duration_s: f64, commit: &str) -> Cell {
     world.run_until(plan.duration());
     let after = delivered(&world);
     let measured_s = plan.duration_s - plan.measure_from_s;
-    let report = report::of_world(&plan, seed, commit, &world);
+    let report = report::of_world(plan, seed, commit, &world);
     let goodput_mbit_s = report.flows[0].goodput_mbit_s;
     let links: Vec<LinkCell> = (0..plan.uplink.len())
         .map(|index| {
@@ -249,6 +291,7 @@ fn cell(seed: u64, cc: Algorithm, duration_s: f64, commit: &str) -> Cell {
         })
         .collect();
     let native_sum: f64 = links.iter().map(|link| link.native_mbit_s).sum();
+    let tunnel_sum: f64 = links.iter().map(|link| link.tunnel_mbit_s).sum();
     let capacity: f64 = links
         .iter()
         .map(|link| link.rate_mbit * (1.0 - link.loss) * TCP_SHARE_OF_WIRE)
@@ -267,6 +310,7 @@ fn cell(seed: u64, cc: Algorithm, duration_s: f64, commit: &str) -> Cell {
         goodput_mbit_s,
         share_of_native_sum: goodput_mbit_s / native_sum.max(f64::MIN_POSITIVE),
         share_of_capacity: goodput_mbit_s / capacity,
+        share_of_tunnel_sum: goodput_mbit_s / tunnel_sum.max(f64::MIN_POSITIVE),
         ratio_to_best_single: goodput_mbit_s / best.max(f64::MIN_POSITIVE),
         gap_ms_max: report.flows[0].gap_ms_max,
         reductions: report.flows[0].reductions,
@@ -290,9 +334,9 @@ mod tests {
     #[test]
     fn every_seed_draws_links_within_the_grid_and_the_same_ones_again() {
         for seed in 0..300 {
-            let drawn = plan(seed, Algorithm::Cubic, 15.0);
+            let drawn = plan(Links::Random, seed, Algorithm::Cubic, 15.0);
             drawn.check().unwrap();
-            assert_eq!(drawn, plan(seed, Algorithm::Cubic, 15.0));
+            assert_eq!(drawn, plan(Links::Random, seed, Algorithm::Cubic, 15.0));
             assert!((1..=5).contains(&drawn.uplink.len()));
             let links = || drawn.uplink.iter().map(|uplink| &uplink.down);
             let sum: f64 = links().filter_map(|link| link.rate_mbit).sum();
@@ -307,13 +351,15 @@ mod tests {
 
     #[test]
     fn congestion_controls_meet_the_same_links() {
-        let cubic = plan(7, Algorithm::Cubic, 15.0);
-        assert_eq!(cubic.uplink, plan(7, Algorithm::Bbr, 15.0).uplink);
+        let cubic = plan(Links::Random, 7, Algorithm::Cubic, 15.0);
+        let bbr = plan(Links::Random, 7, Algorithm::Bbr, 15.0);
+        assert_eq!(cubic.uplink, bbr.uplink);
     }
 
     #[test]
     fn threads_do_not_change_the_figures() {
         let sweep = |jobs| Sweep {
+            links: Links::Random,
             seeds: (1, 4),
             cc: vec![Algorithm::Cubic, Algorithm::Bbr],
             duration_s: 3.0,

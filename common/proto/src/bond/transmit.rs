@@ -305,6 +305,9 @@ impl Bond {
                 }
             }
         }
+        if let Some(pick) = self.pick_overflow(now, only, ctx) {
+            return Some(pick);
+        }
         if let Some(pick) = self.pick_copy(only) {
             return Some(pick);
         }
@@ -360,7 +363,7 @@ impl Bond {
         self.paths[index].ready_in(now).is_zero() && !self.paths[index].check_full()
     }
 
-    fn pop(
+    pub(super) fn pop(
         &mut self,
         now: Time,
         class: Class,

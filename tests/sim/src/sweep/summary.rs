@@ -55,10 +55,14 @@ pub struct Group {
     pub share_of_native_sum: Quantiles,
     /// Of [`Cell::share_of_capacity`].
     pub share_of_capacity: Quantiles,
+    /// Of [`Cell::share_of_tunnel_sum`].
+    pub share_of_tunnel_sum: Quantiles,
     /// Of [`Cell::ratio_to_best_single`].
     pub ratio_to_best_single: Quantiles,
     /// How many cells carried less than 98 % of their best link alone.
     pub below_best_single: usize,
+    /// How many are below their [`Cell::mark`].
+    pub below_mark: usize,
 }
 
 /// Everything about a sweep.
@@ -127,10 +131,15 @@ fn group(name: String, cells: &[&Cell]) -> Option<Group> {
         cells: cells.len(),
         share_of_native_sum: of(|cell| cell.share_of_native_sum)?,
         share_of_capacity: of(|cell| cell.share_of_capacity)?,
+        share_of_tunnel_sum: of(|cell| cell.share_of_tunnel_sum)?,
         ratio_to_best_single: of(|cell| cell.ratio_to_best_single)?,
         below_best_single: cells
             .iter()
             .filter(|cell| cell.ratio_to_best_single < 0.98)
+            .count(),
+        below_mark: cells
+            .iter()
+            .filter(|cell| cell.mark() > Some(cell.share_of_tunnel_sum))
             .count(),
     })
 }
@@ -150,12 +159,13 @@ impl Summary {
         for group in &self.groups {
             let _ = writeln!(
                 out,
-                "{}: {} cells, {} below their best link alone",
-                group.name, group.cells, group.below_best_single
+                "{}: {} cells, {} below their best link alone, {} below their mark",
+                group.name, group.cells, group.below_best_single, group.below_mark
             );
             for (what, quantiles, scale) in [
                 ("% of native sum", group.share_of_native_sum, 100.0),
                 ("% of capacity", group.share_of_capacity, 100.0),
+                ("% of tunnel sum", group.share_of_tunnel_sum, 100.0),
                 ("× best single", group.ratio_to_best_single, 1.0),
             ] {
                 let digits = if scale > 1.0 { 1 } else { 2 };
@@ -184,6 +194,9 @@ impl Summary {
         self.list_worst(&mut out, "least of what the links could carry", |cell| {
             cell.share_of_capacity
         });
+        self.list_worst(&mut out, "least of the sum through the tunnel", |cell| {
+            cell.share_of_tunnel_sum
+        });
         self.list_worst(&mut out, "least against the best link alone", |cell| {
             cell.ratio_to_best_single
         });
@@ -203,13 +216,14 @@ impl Summary {
 
 fn cell_text(cell: &Cell) -> String {
     let mut out = format!(
-        "  seed {} {}: {:.2} Mbit/s, {:.1} % of native sum, {:.1} % of capacity, {:.2} × best; gap {:.0} ms, \
+        "  seed {} {}: {:.2} Mbit/s, {:.1} % of native sum, {:.1} % of capacity, {:.1} % of tunnel sum, {:.2} × best; gap {:.0} ms, \
          reductions {}, timeouts {}, queue dropped {}, sent again {}, skipped {}\n",
         cell.seed,
         format!("{:?}", cell.cc).to_lowercase(),
         cell.goodput_mbit_s,
         cell.share_of_native_sum * 100.0,
         cell.share_of_capacity * 100.0,
+        cell.share_of_tunnel_sum * 100.0,
         cell.ratio_to_best_single,
         cell.gap_ms_max,
         cell.reductions,
@@ -259,6 +273,7 @@ mod tests {
             goodput_mbit_s,
             share_of_native_sum: goodput_mbit_s / 20.0,
             share_of_capacity: goodput_mbit_s / 20.0,
+            share_of_tunnel_sum: goodput_mbit_s / 18.0,
             ratio_to_best_single: goodput_mbit_s / 9.0,
             gap_ms_max: 0.0,
             reductions: 0,
@@ -302,6 +317,7 @@ mod tests {
             ]
         );
         assert_eq!(summary.groups[0].below_best_single, 1);
+        assert_eq!(summary.groups[0].below_mark, 1);
         let text = summary.text();
         assert!(
             text.find("seed 2").unwrap() < text.find("seed 1").unwrap(),

@@ -48,6 +48,24 @@ fn a_lossy_uplink_does_not_hurt() {
     assert!(ratio >= 0.9, "{ratio:.3}");
 }
 
+/// The acknowledgements of the fat uplink's download are more than the quick one carries.
+#[test]
+fn a_thin_quick_uplink_does_not_hold_up_the_acknowledgements_of_a_fat_far_one() {
+    let uplinks = vec![
+        UplinkSpec::new("fat", LinkParams::new(70.0, 75.0)),
+        UplinkSpec::new("thin", LinkParams::new(2.0, 15.0)),
+    ];
+    let mut flow = bulk(Direction::Down, Algorithm::Bbr);
+    flow.start_s = 2.0;
+    let plan = Plan {
+        measure_from_s: 5.0,
+        ..Plan::new("thin and quick", 15.0, uplinks, vec![flow])
+    };
+    let report = play_beside_native(&plan);
+    let ratio = report.flows[0].ratio_to_best_single;
+    assert!(ratio >= Some(1.1), "{ratio:?}");
+}
+
 #[test]
 fn pings_stay_quick_beside_a_download() {
     let deep = |rate, delay| LinkParams {

@@ -54,11 +54,10 @@ use crate::store::{PacketKey, Store};
 use crate::tiers::Tiers;
 use crate::time::Time;
 use copies::Copies;
+use silence::Outage;
 use transmit::Pick;
 use trial::Recent;
 
-/// Inner traffic within this time means that the bond is in use.
-const BUSY: Duration = Duration::from_secs(5);
 /// A silent path of a client that does not come back is forgotten by the server.
 const FORGET_PATH: Duration = Duration::from_secs(180);
 /// Evidence for held packets is looked at no more often than this.
@@ -111,6 +110,7 @@ pub struct Bond {
     tiers: Tiers,
     store: Store,
     retransmits: VecDeque<PacketKey>,
+    outage: Outage,
     copies: Copies,
     recent: Recent,
     stashed: Option<(u8, Pick)>,
@@ -191,6 +191,7 @@ impl Bond {
             tiers: Tiers::default(),
             store: Store::default(),
             retransmits: VecDeque::new(),
+            outage: Outage::default(),
             copies: Copies::default(),
             recent: Recent::default(),
             stashed: None,
@@ -393,6 +394,7 @@ impl Bond {
             ordered,
             worth,
             again,
+            patient,
         } = admitted;
         let queued = Queued {
             packet,
@@ -401,6 +403,7 @@ impl Bond {
             ecn: info.ecn,
             worth,
             again,
+            patient,
         };
         self.queue
             .push(&mut self.flows, slot, queued, &mut self.dropped);
@@ -422,6 +425,7 @@ impl Bond {
     /// Lost packets wait to be sent again, or are given up.
     fn requeue_lost(&mut self, now: Time, reinjection: bool, ctx: &mut Context<'_>) {
         let mut given_up = Vec::new();
+        let (outage_end, rtt) = (self.outage.end(now), self.quickest_rtt());
         for key in self.lost.drain(..) {
             let Some(stored) = self.store.get_mut(key) else {
                 continue;
@@ -432,7 +436,7 @@ impl Bond {
                 continue;
             }
             let hopeless = stored.copies >= limits::COPIES_MAX
-                || stored.is_stale(now)
+                || stored.is_stale(now, outage_end, rtt)
                 || self.retransmits.len() >= limits::RETRANSMITS;
             if hopeless {
                 given_up.extend(self.store.remove(key, ctx.pool));
@@ -487,27 +491,27 @@ impl Bond {
         }
     }
 
-    fn is_busy(&self, now: Time) -> bool {
-        now.since(self.last_packet) < BUSY
-    }
-
     fn is_alone(&self, index: usize) -> bool {
         !self
             .paths
             .iter()
             .enumerate()
-            .any(|(i, p)| i != index && p.health.is_active())
+            .any(|(i, p)| i != index && p.health.works())
     }
 
     /// How long a repair takes once a loss is known: there and back on the best
     /// path, twice, because the repair may be lost too.
     fn repair_time(&self) -> Duration {
+        (self.quickest_rtt() * 5 / 2 + Duration::from_millis(20)).min(limits::HOLD_MAX)
+    }
+
+    /// The shortest round trip of an active path, as it is now.
+    fn quickest_rtt(&self) -> Duration {
         let active = self.paths.iter().filter(|p| p.health.is_active());
-        let rtt = active
+        active
             .map(|p| p.rtt.smoothed())
             .min()
-            .unwrap_or(limits::HOLD_MAX);
-        (rtt * 5 / 2 + Duration::from_millis(20)).min(limits::HOLD_MAX)
+            .unwrap_or(limits::HOLD_MAX)
     }
 
     /// Ends waits of held packets for which there is evidence or no time left.
@@ -531,7 +535,7 @@ impl Bond {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time, ctx: &mut Context<'_>) {
-        let busy = self.is_busy(now);
+        let idle = now.since(self.last_packet);
         let mut scratch = [0; 256];
         let mut i = 0;
         while i < self.paths.len() {
@@ -539,7 +543,7 @@ impl Bond {
             let path = &mut self.paths[i];
             let tag = path.tag;
             let was = path.health.state();
-            let outcome = path.on_time(now, alone, busy, &mut self.lost, &mut scratch);
+            let outcome = path.on_time(now, alone, idle, &mut self.lost, &mut scratch);
             if let Some(change) = outcome.change {
                 if matches!(change, Change::Down(_)) {
                     self.excuse_others(now);
@@ -592,7 +596,7 @@ impl Bond {
 
     /// When [`Self::handle_timeout`] or `poll_transmit` is needed next, and why.
     pub fn poll_timeout(&self, now: Time) -> Option<(Time, WakeReason)> {
-        let busy = self.is_busy(now);
+        let idle = now.since(self.last_packet);
         let mut next: Option<(Time, WakeReason)> = None;
         let mut offer = |at: Option<Time>, reason| {
             if let Some(at) = at.filter(|at| next.is_none_or(|(t, _)| *at < t)) {
@@ -601,7 +605,7 @@ impl Bond {
         };
         for (i, path) in self.paths.iter().enumerate() {
             offer(
-                Some(path.next_due(self.is_alone(i), busy)),
+                Some(path.next_due(self.is_alone(i), idle)),
                 WakeReason::Maintenance,
             );
             offer(path.received.silence_at(), WakeReason::Loss);

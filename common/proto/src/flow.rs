@@ -33,6 +33,8 @@ pub struct Queued {
     pub worth: Worth,
     /// Its sender sent it before: everything behind it waits for it.
     pub again: bool,
+    /// Its sender waits for it, however long that takes.
+    pub patient: bool,
 }
 
 /// What became of a packet that was sorted.
@@ -46,6 +48,8 @@ pub struct Admitted {
     pub worth: Worth,
     /// Its sender sent it before.
     pub again: bool,
+    /// Its sender waits for it, however long that takes.
+    pub patient: bool,
 }
 
 /// Where a flow stands in the queue's rounds.
@@ -215,10 +219,23 @@ impl Flow {
             Transport::Tcp { pure_ack, .. } => !pure_ack,
             // Fragments are put together by their receiver, but what they carry suffers like the rest.
             Transport::Udp | Transport::Other | Transport::Fragment => {
-                let stream = self.streams && self.mean_len > REALTIME_MEAN_LEN;
-                self.steady || stream || self.class == Class::Bulk
+                self.steady || self.is_stream() || self.class == Class::Bulk
             }
             Transport::Icmp => false,
+        }
+    }
+
+    fn is_stream(&self) -> bool {
+        self.streams && self.mean_len > REALTIME_MEAN_LEN
+    }
+
+    /// Whether a packet is still wanted after an outage: the sender of a stream repeats what was not acknowledged, ever
+    /// more rarely, and goes on as soon as it is. Anybody else has moved on.
+    fn is_patient(&self, packet: &PacketInfo) -> bool {
+        match packet.transport {
+            Transport::Tcp { .. } => true,
+            Transport::Udp => self.is_stream(),
+            Transport::Other | Transport::Icmp | Transport::Fragment => false,
         }
     }
 }
@@ -311,6 +328,7 @@ impl FlowTable {
             ordered: flow.is_ordered(packet),
             worth,
             again: packet.tcp_end.is_some_and(|end| flow.is_again(end)),
+            patient: flow.is_patient(packet),
         })
     }
 

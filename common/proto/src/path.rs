@@ -53,6 +53,8 @@ const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How often boringtun's own timers are looked at.
 const SESSION_TICK: Duration = Duration::from_millis(250);
+/// A path that was out of service for less than this was suspected wrongly.
+const FALSE_SUSPICION: Duration = Duration::from_millis(400);
 /// Weight of one datagram in the loss share that people see.
 const LOSS_WEIGHT: f64 = 1.0 / 256.0;
 
@@ -194,6 +196,8 @@ pub struct Path {
     handshake_wait: Duration,
     next_session_tick: Time,
     pings: u32,
+    /// How many of these were sent while it was trusted: an answer to one says nothing of a suspicion.
+    trusted_pings: u32,
 }
 
 /// What a path wants from its bond after time passed.
@@ -251,6 +255,7 @@ impl Path {
             handshake_wait: RETRY_MIN,
             next_session_tick: now + SESSION_TICK,
             pings: 0,
+            trusted_pings: 0,
         }
     }
 
@@ -282,6 +287,9 @@ impl Path {
     /// Queues a ping.
     pub fn ping(&mut self) {
         self.pings = self.pings.wrapping_add(1);
+        if self.health.is_active() {
+            self.trusted_pings = self.pings;
+        }
         // One that still waits serves as well.
         let ping = MessageContent::Probe(Probe::Ping { id: self.pings });
         self.messages
@@ -296,12 +304,29 @@ impl Path {
         }
     }
 
-    /// An answer to a ping, with the stamp at which it left.
-    pub fn on_pong(&mut self, now: Time, id: u32, sent: u32) {
+    /// An answer to a ping, with the stamp at which it left. It came over this very path, so it ends a suspicion even
+    /// while acknowledgements are lost on another.
+    pub fn on_pong(&mut self, now: Time, id: u32, sent: u32, alone: bool) -> Option<Change> {
         self.train.on_pong(id, sent);
         if let Some(guess) = self.train.guess().filter(|_| self.rtt.is_known()) {
             self.rate.begin(now, self.rtt.smoothed());
             self.rate.suppose(guess.low, guess.high, guess.scatter_ms);
+        }
+        let asked = id.wrapping_sub(self.trusted_pings).wrapping_sub(1)
+            < self.pings.wrapping_sub(self.trusted_pings);
+        if self.health.state() != PathState::Suspect || !asked {
+            return None;
+        }
+        let change = self.health.progressed(now, alone);
+        self.on_change(now, change)
+    }
+
+    /// After how long a packet that it loses is known to be lost, milliseconds; nothing when it loses none.
+    pub fn loss_known_ms(&self) -> f64 {
+        if self.is_lossy() && self.rtt.is_known() {
+            self.sent.time_threshold(&self.rtt).as_secs_f64() * 1e3
+        } else {
+            0.0
         }
     }
 
@@ -341,10 +366,8 @@ impl Path {
         /// The mean of the ups and downs, times this, covers a normal distribution from its lowest to its
         /// highest hundredth.
         const COVERS: f64 = 4.0;
-        /// Beyond this nobody should wait for it.
-        const MOST_MS: f64 = 40.0;
         let scatter = self.guess().map_or(0.0, |guess| guess.scatter_ms);
-        (COVERS * self.rate.noise_ms()).max(scatter).min(MOST_MS)
+        (COVERS * self.rate.noise_ms()).max(scatter)
     }
 
     /// How long until the pacer lets it send; zero when it may now.
@@ -437,11 +460,12 @@ impl Path {
     }
 
     /// Takes in one acknowledgement entry. What arrived and what was lost is
-    /// appended to the lists.
+    /// appended to the lists. `alone`: no other path works.
     pub fn on_ack(
         &mut self,
         now: Time,
         ack: &PathAck,
+        alone: bool,
         arrived: &mut Vec<PacketKey>,
         lost: &mut Vec<PacketKey>,
     ) -> Option<Change> {
@@ -480,16 +504,15 @@ impl Path {
             };
             self.rate.on_ack(now, &sample);
         }
-        let returned = self.health.state() != PathState::Active;
-        let change = self.health.progressed(now);
-        // A path back from the dead is on trial; a false suspicion changes nothing.
-        if returned
-            && change.is_some()
-            && self
-                .health
-                .last_down()
-                .is_some_and(|t| now.since(t) > Duration::from_millis(400))
-        {
+        let change = self.health.progressed(now, alone);
+        self.on_change(now, change)
+    }
+
+    /// A path back from the dead is on trial; a false suspicion changes nothing.
+    fn on_change(&mut self, now: Time, change: Option<Change>) -> Option<Change> {
+        let down = self.health.last_down();
+        let returned = change.is_some() && down.is_some_and(|t| now.since(t) > FALSE_SUSPICION);
+        if returned {
             self.rate.restart(now);
             self.trial = Trial::of_returned(now);
         }
@@ -579,14 +602,14 @@ impl Path {
         Some(change)
     }
 
-    fn signs(&self, alone: bool, busy: bool) -> Signs {
+    fn signs(&self, alone: bool, idle: Duration) -> Signs {
         let heard = self.received.last_arrival().unwrap_or(Time::ZERO);
         Signs {
             oldest_inflight: self.sent.oldest_inflight(),
             last_traffic: self.last_sent.max(heard),
             packet: self.packet_time(),
             alone,
-            busy,
+            idle,
             keeps: self.initiator,
         }
     }
@@ -598,7 +621,7 @@ impl Path {
     }
 
     /// When [`Self::on_time`] is needed next.
-    pub fn next_due(&self, alone: bool, busy: bool) -> Time {
+    pub fn next_due(&self, alone: bool, idle: Duration) -> Time {
         let greet = match self.greeting {
             Greeting::Waiting(at) | Greeting::Repeating(at) => Some(at),
             Greeting::Idle | Greeting::Done => None,
@@ -606,7 +629,7 @@ impl Path {
         [
             Some(self.next_session_tick),
             self.loss_check,
-            self.health.next_due(&self.rtt, &self.signs(alone, busy)),
+            self.health.next_due(&self.rtt, &self.signs(alone, idle)),
             self.tick_due(),
             self.next_handshake,
             greet,
@@ -623,7 +646,7 @@ impl Path {
         &mut self,
         now: Time,
         alone: bool,
-        busy: bool,
+        idle: Duration,
         lost: &mut Vec<PacketKey>,
         scratch: &mut [u8],
     ) -> TimeOutcome {
@@ -659,7 +682,7 @@ impl Path {
         }
         let (wish, change) = self
             .health
-            .on_time(now, &self.rtt, &self.signs(alone, busy));
+            .on_time(now, &self.rtt, &self.signs(alone, idle));
         outcome.change = change;
         match wish {
             None => {}

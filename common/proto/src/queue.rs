@@ -71,6 +71,7 @@ pub struct Queue {
     bytes: usize,
     /// Bytes a flow may send per round, unless [`QUANTUM`] is more.
     stretch: i64,
+    outage_end: Time,
 }
 
 /// What left the queue.
@@ -92,6 +93,11 @@ impl Queue {
     pub fn set_rate(&mut self, rate: f64) {
         let stretch = rate * STRETCH.as_secs_f64();
         self.stretch = stretch.min(STRETCH_MAX) as i64;
+    }
+
+    /// Says when something could pass again after nothing could. Patient packets that waited for that count as new.
+    pub fn set_outage_end(&mut self, outage_end: Time) {
+        self.outage_end = outage_end;
     }
 
     /// Whether a packet of this class waits.
@@ -167,7 +173,7 @@ impl Queue {
                 self.rounds[round].rotate_left(1);
                 continue;
             }
-            let taken = take(flow, now, &mut self.bytes, dropped);
+            let taken = take(flow, now, self.outage_end, &mut self.bytes, dropped);
             if flow.queue.is_empty() {
                 flow.standing = Standing::Out;
                 self.rounds[round].pop_front();
@@ -195,6 +201,7 @@ fn round_of(class: Class) -> usize {
 fn take(
     flow: &mut Flow,
     now: Time,
+    outage_end: Time,
     bytes: &mut usize,
     dropped: &mut Vec<(QueueDrop, Queued)>,
 ) -> Option<Queued> {
@@ -207,10 +214,14 @@ fn take(
     while let Some(mut queued) = flow.queue.pop_front() {
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();
-        let sojourn = now.since(queued.since);
+        let sojourn = if queued.patient {
+            now.since(queued.since.max(outage_end))
+        } else {
+            now.since(queued.since)
+        };
         let overtook = flow.overtakers > 0;
         flow.overtakers -= usize::from(overtook);
-        if sojourn > expiry {
+        if sojourn > expiry || now.since(queued.since) > limits::PACKET_LIFE {
             dropped.push((QueueDrop::Expired, queued));
             continue;
         }
@@ -330,6 +341,7 @@ mod tests {
                 ecn,
                 worth: admitted.worth,
                 again: false,
+                patient: admitted.patient,
             };
             self.queue
                 .push(&mut self.flows, admitted.slot, queued, &mut self.dropped);
@@ -382,6 +394,7 @@ mod tests {
                 ecn: 0,
                 worth: admitted.worth,
                 again: admitted.again,
+                patient: admitted.patient,
             };
             b.queue
                 .push(&mut b.flows, admitted.slot, queued, &mut b.dropped);

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use crate::config::{Mode, Role};
+use crate::limits;
 use crate::reach::NEAR_MS;
 
 /// Paths slower than the fastest by more than this one-way delay carry no bulk:
@@ -38,6 +39,8 @@ pub struct PathView {
     pub delay_ms: f64,
     /// By how much its delay usually scatters above that, milliseconds.
     pub jitter_ms: f64,
+    /// After how long a packet that it loses is known to be lost, milliseconds; nothing when it loses none.
+    pub loss_known_ms: f64,
     /// Lowest round trip of late, milliseconds.
     pub rtt_ms: f64,
     /// Estimated capacity, bytes per second.
@@ -60,6 +63,19 @@ impl PathView {
     /// The delay that nearly none of its packets exceeds.
     pub fn late_ms(&self) -> f64 {
         self.delay_ms + self.jitter_ms
+    }
+
+    /// The same as far as a receiver should wait for it.
+    pub fn awaited_ms(&self) -> f64 {
+        const MOST_MS: f64 = 40.0;
+        self.delay_ms + self.jitter_ms.min(MOST_MS)
+    }
+
+    /// Whether what it loses could not be repaired before the receiver gives up waiting, and would be over `best`.
+    fn repairs_late(&self, best: &PathView) -> bool {
+        const HOLD_MAX_MS: f64 = limits::HOLD_MAX.as_millis() as f64;
+        let repaired_ms = self.loss_known_ms + best.rtt_ms / 2.0;
+        repaired_ms > HOLD_MAX_MS && self.loss_known_ms > 2.0 * best.loss_known_ms
     }
 
     /// When a packet sent over it would arrive, relative to the shared zero.
@@ -105,7 +121,7 @@ pub fn order(views: &[PathView], mode: Mode, previous: Option<usize>, order: &mu
         a.role
             .cmp(&b.role)
             .then(a.on_probation.cmp(&b.on_probation))
-            .then(a.delay_ms.total_cmp(&b.delay_ms))
+            .then(a.late_ms().total_cmp(&b.late_ms()))
             .then(a.index.cmp(&b.index))
     });
     keep_previous(order, previous);
@@ -122,7 +138,7 @@ fn keep_previous(order: &mut Order, previous: Option<usize>) {
     let (first, old) = (order.usable[0], order.usable[at]);
     if old.role == first.role
         && old.on_probation == first.on_probation
-        && old.delay_ms - first.delay_ms < SWITCH_GAIN_MS
+        && old.late_ms() - first.late_ms() < SWITCH_GAIN_MS
     {
         order.usable[..=at].rotate_right(1);
     }
@@ -138,7 +154,7 @@ fn widen(order: &mut Order) {
     for i in 0..order.usable.len() {
         let v = order.usable[i];
         let spread = v.base_ms - first.base_ms;
-        if v.delay_ms - first.delay_ms > SPREAD_MAX_MS {
+        if v.delay_ms - first.delay_ms > SPREAD_MAX_MS || v.repairs_late(&first) {
             continue;
         }
         if i > 0 && v.on_trial && (v.on_probation || spread > NEAR_MS) {
@@ -188,6 +204,7 @@ mod tests {
             base_ms: delay_ms,
             delay_ms,
             jitter_ms: 0.0,
+            loss_known_ms: 0.0,
             rtt_ms: 2.0 * delay_ms,
             capacity: mbit * 125_000.0,
             at_most: Some(mbit * 125_000.0),

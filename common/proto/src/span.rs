@@ -53,11 +53,11 @@ impl Span {
         let lowest = usable.iter().map(|v| v.base_ms).fold(f64::MAX, f64::min);
         let within = |start: f64, end: f64| {
             let paths = usable.iter().filter(known);
-            paths.filter(move |v| v.base_ms >= start && v.late_ms() <= end)
+            paths.filter(move |v| v.base_ms >= start && v.awaited_ms() <= end)
         };
         let capacity = |start, end| within(start, end).map(|v| v.capacity).sum::<f64>();
         let starts = || usable.iter().filter(known).map(|v| v.base_ms);
-        let ends = || usable.iter().filter(known).map(PathView::late_ms);
+        let ends = || usable.iter().filter(known).map(PathView::awaited_ms);
         let pairs = || starts().flat_map(|s| ends().map(move |e| (s, e)));
         let alone = |(s, e): &(f64, f64)| within(*s, *e).count() == 1;
         let feasible = || pairs().filter(|p| p.1 - p.0 + MARGIN_MS <= spread_max || alone(p));
@@ -118,6 +118,7 @@ mod tests {
             base_ms,
             delay_ms: base_ms,
             jitter_ms: 0.0,
+            loss_known_ms: 0.0,
             rtt_ms: 2.0 * base_ms,
             capacity: mbit * 125_000.0,
             at_most: Some(mbit * 125_000.0),

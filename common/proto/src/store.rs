@@ -4,6 +4,8 @@
 //! acknowledged or it is given up. Paths refer to it by key; a key that has
 //! outlived its packet finds nothing, so a late acknowledgement is harmless.
 
+use std::time::Duration;
+
 use crate::buffer::{PacketBuf, Pool};
 use crate::classify::Class;
 use crate::frame::Opening;
@@ -32,6 +34,8 @@ pub struct Stored {
     pub ordered: bool,
     /// Whether it is released at a constant latency.
     pub steady: bool,
+    /// Whether its sender waits for it, however long that takes.
+    pub patient: bool,
     /// When it was first sent.
     pub first_sent: Time,
     /// Transmissions so far.
@@ -47,13 +51,18 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Whether it is too old to be sent again.
-    pub fn is_stale(&self, now: Time) -> bool {
-        let age_max = match self.class {
-            Class::Realtime => limits::RETRANSMIT_AGE_REALTIME,
-            Class::Interactive | Class::Bulk => limits::RETRANSMIT_AGE_MAX,
-        };
-        now.since(self.first_sent) > age_max
+    /// Whether it is too old to be sent again. Nothing could pass before `outage_end`; `rtt` is the best round trip.
+    pub fn is_stale(&self, now: Time, outage_end: Time, rtt: Duration) -> bool {
+        let age = now.since(self.first_sent);
+        match self.class {
+            // Where two repairs take longer than that, they are still worth it: who listens is used to the delay.
+            Class::Realtime => age > limits::REALTIME_EXPIRY.max(rtt * 3),
+            Class::Interactive | Class::Bulk if self.patient => {
+                let waited = now.since(self.first_sent.max(outage_end));
+                waited > limits::RETRANSMIT_AGE_MAX || age > limits::PACKET_LIFE
+            }
+            Class::Interactive | Class::Bulk => age > limits::RETRANSMIT_AGE_MAX,
+        }
     }
 }
 
@@ -138,6 +147,7 @@ pub(crate) mod tests {
             class: Class::Bulk,
             ordered: true,
             steady: false,
+            patient: false,
             first_sent: Time::ZERO,
             copies: 1,
             losses: 0,

@@ -40,6 +40,7 @@ impl Bond {
                 base_ms: base,
                 delay_ms: base + queue,
                 jitter_ms: path.jitter_ms(),
+                loss_known_ms: path.loss_known_ms(),
                 rtt_ms: path.rtt.min().as_secs_f64() * 1e3,
                 capacity: guess.map_or(path.rate.capacity(), |g| g.low),
                 at_most: guess.map(|g| g.high),
@@ -58,6 +59,7 @@ impl Bond {
             self.order.wide = self.order.wide.min(1);
         }
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
+        self.queue.set_outage_end(self.outage.end(now));
         self.queue
             .set_rate(self.order.best().map_or(0.0, |v| v.capacity));
         self.choose_span(now);

@@ -162,6 +162,7 @@ impl Bond {
             self.drop_packet(OpenError::Replayed.name());
             return ctx.pool.put(buf);
         }
+        self.paths[index].health.heard(now);
         if newest {
             self.watch_address(now, index, arrival);
         }
@@ -191,7 +192,14 @@ impl Bond {
                     Probe::Ping { id } => {
                         self.paths[index].say(MessageContent::Probe(Probe::Pong { id }));
                     }
-                    Probe::Pong { id } => self.paths[index].on_pong(now, id, sent),
+                    Probe::Pong { id } => {
+                        let alone = self.is_alone(index);
+                        let path = &mut self.paths[index];
+                        let tag = path.tag;
+                        if let Some(change) = path.on_pong(now, id, sent, alone) {
+                            self.changed(tag, change, ctx);
+                        }
+                    }
                     Probe::Tick | Probe::Size { .. } => {}
                 }
                 ctx.pool.put(buf);
@@ -353,14 +361,18 @@ impl Bond {
             let Some(index) = self.path_index(entry.path) else {
                 continue;
             };
+            let alone = self.is_alone(index);
             let path = &mut self.paths[index];
             let tag = path.tag;
-            let change = path.on_ack(now, entry, &mut self.arrived, &mut self.lost);
+            let change = path.on_ack(now, entry, alone, &mut self.arrived, &mut self.lost);
             if let Some(change) = change {
                 if path.session.is_established() {
                     path.handshake_done();
                 }
                 self.changed(tag, change, ctx);
+            }
+            if !self.arrived.is_empty() {
+                self.outage.passed(now);
             }
             for key in self.arrived.drain(..) {
                 if let Some(stored) = self.store.get_mut(key)

@@ -1,9 +1,41 @@
 //! A path that brings nothing any more: who is told, and who is not to blame.
 
+use std::time::Duration;
+
 use super::Bond;
 use crate::frame::Control;
 use crate::path::MessageContent;
 use crate::time::Time;
+
+/// Without news of anything that arrived for this long, nothing passes. It is as long as a path is suspected before it
+/// counts as dead; a mobile link's handover takes less.
+const OUTAGE_MIN: Duration = Duration::from_millis(400);
+
+/// Time in which nothing passed, over no path. A sender that waits for acknowledgements repeats itself ever more
+/// rarely meanwhile. What the bond holds of its flow (what was sent and not acknowledged, what waits) is what
+/// ends that, as soon as it arrives, so it does not age in an outage.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Outage {
+    end: Time,
+    passed: Time,
+}
+
+impl Outage {
+    /// Something is known to have arrived.
+    pub fn passed(&mut self, now: Time) {
+        self.end = self.end(now);
+        self.passed = now;
+    }
+
+    /// When the last outage ended; now, if it lasts.
+    pub fn end(&self, now: Time) -> Time {
+        if now.since(self.passed) > OUTAGE_MIN {
+            now
+        } else {
+            self.end
+        }
+    }
+}
 
 impl Bond {
     /// Tells the sender, over other paths, that a path fell silent in mid-stream.

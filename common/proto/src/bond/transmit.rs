@@ -200,14 +200,23 @@ impl Bond {
             .min()
     }
 
-    fn poll_ack(&mut self, now: Time, out: &mut [u8], ctx: &mut Context<'_>) -> Option<Transmit> {
-        let quickest = self.best_paths().next();
-        let index = quickest.or_else(|| {
-            // None is trusted: the one that spoke last hears us soonest.
-            (0..self.paths.len())
+    /// The path for the next acknowledgement.
+    fn ack_path(&self, now: Time) -> Option<usize> {
+        let works = |&i: &usize| self.paths[i].health.works();
+        let mut best = self.best_paths().filter(works);
+        let Some(quickest) = best.next() else {
+            // None works: the one that spoke last hears us soonest.
+            return (0..self.paths.len())
                 .filter(|&i| self.paths[i].session.is_established())
-                .max_by_key(|&i| self.paths[i].received.last_arrival())
-        })?;
+                .max_by_key(|&i| self.paths[i].received.last_arrival());
+        };
+        // Of a doubtful path only every other one depends: when it dies, the others shall not look dead as well.
+        let spread = self.paths[quickest].is_doubtful(now) && !self.ack_seq.is_multiple_of(2);
+        best.next().filter(|_| spread).or(Some(quickest))
+    }
+
+    fn poll_ack(&mut self, now: Time, out: &mut [u8], ctx: &mut Context<'_>) -> Option<Transmit> {
+        let index = self.ack_path(now)?;
         let mut ack = Ack {
             seq: self.ack_seq,
             paths: Vec::with_capacity(self.paths.len()),
@@ -386,9 +395,10 @@ impl Bond {
     /// Gives up what waited for its repair for too long, as no path worked.
     fn drop_stale_repairs(&mut self, now: Time, ctx: &mut Context<'_>) {
         let mut given_up = Vec::new();
+        let (outage_end, rtt) = (self.outage.end(now), self.quickest_rtt());
         while let Some(&key) = self.retransmits.front() {
             match self.store.get_mut(key) {
-                Some(stored) if !stored.is_stale(now) => break,
+                Some(stored) if !stored.is_stale(now, outage_end, rtt) => break,
                 Some(_) => given_up.extend(self.store.remove(key, ctx.pool)),
                 None => {}
             }
@@ -595,6 +605,7 @@ impl Bond {
             class: flow.class,
             ordered: queued.ordered,
             steady: flow.steady,
+            patient: queued.patient,
             first_sent: now,
             copies: 0,
             losses: 0,

@@ -369,7 +369,8 @@ impl SentLog {
             .min(rtt.smoothed() / 2 + REORDER_MARGIN_MIN)
     }
 
-    fn time_threshold(&self, rtt: &Rtt) -> Duration {
+    /// How long after it was sent a datagram counts as lost, once a later one arrived.
+    pub fn time_threshold(&self, rtt: &Rtt) -> Duration {
         rtt.smoothed()
             + (rtt.smoothed() / 8)
                 .max(Duration::from_millis(2))

@@ -3,6 +3,7 @@
 mod calls_are_sent_twice;
 mod checksums_travel_begun;
 mod classes_share;
+mod every_uplink_falls_silent;
 mod far_uplink_is_used;
 mod fat_far_uplink_leads;
 mod harness;
@@ -18,5 +19,6 @@ mod seeds;
 mod slow_uplink_never_hurts;
 mod two_uplinks_add_up;
 mod uplink_dies_mid_call;
+mod uplink_fades;
 mod uplink_flaps;
 mod workers_share_a_server;

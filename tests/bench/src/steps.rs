@@ -119,6 +119,7 @@ fn queue() -> Step {
             ecn: 0,
             worth: Worth::Nothing,
             again: false,
+            patient: true,
         };
         queue.push(&mut flows, slot, queued, &mut dropped);
         let popped = queue.pop(now, &mut flows, Class::Bulk, |_| true, &mut dropped);

@@ -239,7 +239,8 @@ fn take(
         let heeds = queued.ecn != 0 && sojourn <= HEEDS_MARKS;
         if heeds && (step || drop && !scalable) {
             mark_congestion(&mut queued);
-        } else if drop && !heeds {
+        } else if drop && !heeds && !queued.again {
+            // What is sent again is spared: dropped twice, it costs a timeout.
             dropped.push((QueueDrop::Aqm, queued));
             continue;
         }
@@ -301,6 +302,7 @@ mod tests {
         flows: FlowTable,
         queue: Queue,
         dropped: Vec<(QueueDrop, Queued)>,
+        again: bool,
     }
 
     fn header(bytes: &[u8]) -> Ipv4Header {
@@ -319,6 +321,7 @@ mod tests {
                 flows: FlowTable::default(),
                 queue: Queue::default(),
                 dropped: Vec::new(),
+                again: false,
             }
         }
 
@@ -340,7 +343,7 @@ mod tests {
                 ordered: admitted.ordered,
                 ecn,
                 worth: admitted.worth,
-                again: false,
+                again: self.again,
                 patient: admitted.patient,
             };
             self.queue
@@ -518,7 +521,10 @@ mod tests {
     /// What becomes of a bulk flow whose packets wait this long, packet after
     /// packet for two seconds: how many are marked and how many dropped.
     fn marked_and_dropped(ecn: u8, wait_ms: u64) -> (usize, usize) {
-        let mut b = Bench::new();
+        marked_and_dropped_by(Bench::new(), ecn, wait_ms)
+    }
+
+    fn marked_and_dropped_by(mut b: Bench, ecn: u8, wait_ms: u64) -> (usize, usize) {
         let mut marked = 0;
         for ms in 0..2_000 {
             for _ in 0..2 {
@@ -537,6 +543,13 @@ mod tests {
             }
         }
         (marked, b.dropped.len())
+    }
+
+    #[test]
+    fn what_a_tcp_sender_sends_again_is_not_dropped_a_second_time() {
+        let mut b = Bench::new();
+        b.again = true;
+        assert_eq!(marked_and_dropped_by(b, 0, 50), (0, 0));
     }
 
     #[test]

@@ -263,7 +263,9 @@ impl Bond {
             return;
         };
         let path = &self.paths[only.index];
-        let useful = path.tag == tag && path.repairs_late() && keep == 0.0;
+        // It takes from the same link, and what a thin one loses is lost for want of room.
+        let roomy = SHARE * only.capacity >= ALLOWANCE;
+        let useful = roomy && path.tag == tag && path.repairs_late() && keep == 0.0;
         if useful
             && self.copies.echoes.len() < ECHOES_MAX
             && self.take_from_budget(now, only.capacity, len, keep)

@@ -424,6 +424,9 @@ impl Bond {
 
     /// Lost packets wait to be sent again, or are given up.
     fn requeue_lost(&mut self, now: Time, reinjection: bool, ctx: &mut Context<'_>) {
+        if self.lost.is_empty() {
+            return;
+        }
         let mut given_up = Vec::new();
         let (outage_end, rtt) = (self.outage.end(now), self.quickest_rtt());
         for key in self.lost.drain(..) {

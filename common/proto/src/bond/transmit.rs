@@ -394,6 +394,9 @@ impl Bond {
 
     /// Gives up what waited for its repair for too long, as no path worked.
     fn drop_stale_repairs(&mut self, now: Time, ctx: &mut Context<'_>) {
+        if self.retransmits.is_empty() {
+            return;
+        }
         let mut given_up = Vec::new();
         let (outage_end, rtt) = (self.outage.end(now), self.quickest_rtt());
         while let Some(&key) = self.retransmits.front() {

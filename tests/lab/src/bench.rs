@@ -38,7 +38,7 @@ use crate::run::Interrupt;
 use crate::scenario::{Cc, Kind, LinkPlan, Workload};
 use crate::stats::process_cpu_s;
 use crate::topology::{Lab, isp, wan};
-use crate::tunnel::{self, Through};
+use crate::tunnel;
 use crate::workload::{Ends, Span, Traffic, Way};
 use guests::Guest;
 use wireguard::Wireguard;
@@ -263,7 +263,6 @@ fn measure(
     interrupt: &Interrupt,
     report: &mut dyn FnMut(Figures),
 ) -> Result<()> {
-    let none = std::collections::BTreeMap::new();
     let mut tunnel = None;
     let mut wireguard = None;
     let mut guests = Vec::new();
@@ -272,13 +271,7 @@ fn measure(
             if let Some(workers) = setup.workers {
                 tunnel::init_with_workers(lab, binaries, workers)?;
             }
-            let up = tunnel.insert(tunnel::start(
-                lab,
-                &Through::Marline,
-                binaries,
-                &none,
-                interrupt,
-            )?);
+            let up = tunnel.insert(tunnel::marline(lab, binaries, interrupt)?);
             for number in 1..setup.clients {
                 guests.push(Guest::connect(lab, number, binaries, interrupt)?);
             }

@@ -86,6 +86,17 @@ pub fn check_binaries(directory: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Brings Marline up over all links.
+pub fn marline<'a>(lab: &'a Lab, binaries: &'a Path, interrupt: &Interrupt) -> Result<Tunnel<'a>> {
+    start(
+        lab,
+        &Through::Marline,
+        binaries,
+        &Default::default(),
+        interrupt,
+    )
+}
+
 /// Brings a tunnel up.
 pub fn start<'a>(
     lab: &'a Lab,

@@ -389,6 +389,14 @@ impl Ends<'_> {
         Ok((socket, SocketAddr::new(target, port)))
     }
 
+    /// Fresh UDP sockets, the host's and the client's, and the address of the host's.
+    pub fn udp_pair(&self, ipv6: bool) -> io::Result<(Socket, Socket, SocketAddr)> {
+        let (host, target) = self.host_socket(ipv6, Type::DGRAM, Protocol::UDP)?;
+        let domain = Domain::for_address(target);
+        let client = self.client_socket(domain, Type::DGRAM, Protocol::UDP)?;
+        Ok((host, client, target))
+    }
+
     fn stream_protocol(&self) -> Protocol {
         if self.way.mptcp {
             Protocol::MPTCP

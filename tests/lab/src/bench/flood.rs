@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 
 use super::{Measured, Window};
 use crate::results::Direction;
@@ -78,8 +78,7 @@ pub fn measure(
 /// Two connected sockets, the host's and the client's: packets get through, and the host has learnt
 /// where the client is through whatever translates addresses on the way.
 pub fn introduce(ends: Ends<'_>, window: &Window<'_>) -> Result<(Socket, Socket)> {
-    let (host, target) = ends.host_socket(false, Type::DGRAM, Protocol::UDP)?;
-    let client = ends.client_socket(Domain::for_address(target), Type::DGRAM, Protocol::UDP)?;
+    let (host, client, target) = ends.udp_pair(false)?;
     client.connect(&target.into())?;
     host.set_read_timeout(Some(AGAIN_EVERY))?;
     let give_up = Instant::now() + FIRST_WITHIN;

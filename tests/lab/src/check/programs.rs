@@ -20,7 +20,7 @@ use super::{Promises, Running, find, ms, pause, two_uplinks};
 use crate::netns::Namespace;
 use crate::run::Interrupt;
 use crate::topology::{HOST_V4, HOST_V6, Lab};
-use crate::tunnel::{self, Through};
+use crate::tunnel;
 
 const HTTP_PORT: u16 = 8080;
 const SSH_PORT: u16 = 2222;
@@ -36,13 +36,7 @@ const BEAT_MS: u64 = 20;
 
 pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interrupt) -> Result<()> {
     let lab = Lab::build(&two_uplinks(), 5)?;
-    let _tunnel = tunnel::start(
-        &lab,
-        &Through::Marline,
-        binaries,
-        &Default::default(),
-        interrupt,
-    )?;
+    let _tunnel = tunnel::marline(&lab, binaries, interrupt)?;
     let servers = Servers::start(&lab, 25_000_000)?;
     for (version, host) in [("IPv4", HOST_V4), ("IPv6", HOST_V6)] {
         let get = servers.download(lab.client(), host)?;

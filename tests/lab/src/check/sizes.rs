@@ -11,7 +11,7 @@ use super::programs::Servers;
 use crate::run::Interrupt;
 use crate::scenario::LinkPlan;
 use crate::topology::{HOST_V4, HOST_V6, Lab};
-use crate::tunnel::{self, Through};
+use crate::tunnel;
 
 /// Bytes of the largest IP packet that passes the narrow hop behind an interface of 1,500.
 const NARROW: u64 = 1_400;
@@ -35,13 +35,7 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
         };
         let plans: Vec<LinkPlan> = links.into_iter().map(plan).collect();
         let lab = Lab::build(&plans, 17)?;
-        let _tunnel = tunnel::start(
-            &lab,
-            &Through::Marline,
-            binaries,
-            &Default::default(),
-            interrupt,
-        )?;
+        let _tunnel = tunnel::marline(&lab, binaries, interrupt)?;
         let servers = Servers::start(&lab, 12_000_000)?;
         for (version, host) in [("IPv4", HOST_V4), ("IPv6", HOST_V6)] {
             servers

@@ -11,7 +11,7 @@ use super::{Promises, ms, pause, two_uplinks};
 use crate::results::Direction;
 use crate::run::Interrupt;
 use crate::topology::{HOST_V4, HOST_V6, Lab, wan};
-use crate::tunnel::{self, Through};
+use crate::tunnel;
 
 /// The uplink that goes: the faster one.
 const LOST: usize = 0;
@@ -34,13 +34,7 @@ enum Loss {
 
 pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interrupt) -> Result<()> {
     let lab = Lab::build(&two_uplinks(), 9)?;
-    let _tunnel = tunnel::start(
-        &lab,
-        &Through::Marline,
-        binaries,
-        &Default::default(),
-        interrupt,
-    )?;
+    let _tunnel = tunnel::marline(&lab, binaries, interrupt)?;
     // Longer than the loss even at the full rate.
     let servers = Servers::start(&lab, 48_000_000)?;
     let _wireguard = WireGuard::start(&lab, &servers)?;

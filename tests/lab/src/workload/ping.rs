@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::Result;
-use socket2::{Domain, Protocol, Type};
 
 use super::{Ends, PingLog, Shared, Traffic};
 use crate::results::Ping;
@@ -23,8 +22,7 @@ pub(super) fn start(
     workload: &Workload,
 ) -> Result<()> {
     let log = Arc::new(PingLog::default());
-    let (host, target) = ends.host_socket(workload.ipv6, Type::DGRAM, Protocol::UDP)?;
-    let client = ends.client_socket(Domain::for_address(target), Type::DGRAM, Protocol::UDP)?;
+    let (host, client, target) = ends.udp_pair(workload.ipv6)?;
     let (host, client): (UdpSocket, UdpSocket) = (host.into(), client.into());
     for socket in [&host, &client] {
         socket.set_read_timeout(Some(LOOK_UP))?;

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use quinn::rustls::RootCertStore;
 use quinn::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig};
-use socket2::{Domain, Protocol, SockAddr, Type};
+use socket2::SockAddr;
 
 use super::{Ends, Outcome, Shared, Traffic};
 use crate::deliveries::Deliveries;
@@ -34,8 +34,7 @@ pub(super) fn start(
     for number in 1..=workload.flows {
         let (deliveries, outcome) =
             traffic.add_flow(workload, (number, "quic"), direction, shared.span);
-        let (host, target) = ends.host_socket(workload.ipv6, Type::DGRAM, Protocol::UDP)?;
-        let client = ends.client_socket(Domain::for_address(target), Type::DGRAM, Protocol::UDP)?;
+        let (host, client, target) = ends.udp_pair(workload.ipv6)?;
         let any: SockAddr = match target {
             std::net::SocketAddr::V4(_) => std::net::SocketAddr::from(([0, 0, 0, 0], 0)).into(),
             std::net::SocketAddr::V6(_) => std::net::SocketAddr::from(([0u16; 8], 0)).into(),

@@ -153,6 +153,11 @@ impl Latency {
         self.ms = wanted_ms.max(self.ms - FALL_MS_PER_S * elapsed);
     }
 
+    /// Stays what it was.
+    pub fn keep(&mut self, now: Time) {
+        self.since = now;
+    }
+
     /// It now.
     pub fn get(&self) -> Duration {
         Duration::from_secs_f64(self.ms / 1e3)

@@ -8,6 +8,7 @@ use crate::config::Mode;
 use crate::path::Path;
 use crate::schedule::{self, PathView};
 use crate::span::Span;
+use crate::stats::PathState;
 use crate::time::Time;
 
 impl Bond {
@@ -80,6 +81,13 @@ impl Bond {
         };
         let repair_ms = repair.as_secs_f64() * 1e3;
         self.span = Span::of(&self.order.usable, self.order.wide, repair_ms);
+        // A suspicion is mostly refuted a round trip later. What a flow should begin with stays as it was meanwhile: one
+        // that began on a thin, quick path would keep a window for it.
+        let suspected = |p: &Path| p.health.state() == PathState::Suspect;
+        if self.paths.iter().any(suspected) {
+            self.latency.keep(now);
+            return;
+        }
         self.latency.update(now, self.span.latency_ms);
         let rtt_ms = self.order.best().map_or(0.0, |v| v.rtt_ms);
         let rtt = Duration::from_secs_f64(rtt_ms / 1e3);

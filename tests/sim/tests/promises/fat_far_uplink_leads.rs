@@ -1,12 +1,12 @@
 //! Where the quick uplink is thin and the fat one far away, a long flow gets both, and never less than the fat one alone.
 
-use marline_sim::event::{Plan, UplinkSpec};
+use marline_sim::event::{Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::report;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec, Kind};
 
-use crate::harness::{play, play_beside_native, share};
+use crate::harness::{blackhole, play, play_beside_native, share};
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Cubic, Algorithm::Bbr];
 
@@ -34,6 +34,30 @@ fn the_first_download_gets_the_sum() {
         };
         let report = play_beside_native(&plan);
         assert!(share(&report.flows[0]) >= 0.85, "{}", report.text());
+    }
+}
+
+/// A transfer ends, its last packets are lost, and while they are missed the next one begins.
+#[test]
+fn a_download_that_begins_while_the_fat_uplink_is_suspected_gets_the_sum_too() {
+    for cc in ALGORITHMS {
+        for begin_s in [6.2, 6.22, 6.25] {
+            let mut flows = first(Algorithm::Cubic);
+            flows[0].stop_s = Some(6.0);
+            flows.push(FlowSpec {
+                start_s: begin_s,
+                ..FlowSpec::bulk(Direction::Down, cc)
+            });
+            let plan = Plan {
+                measure_from_s: 10.0,
+                ..Plan::new("suspected", 20.0, thin_and_fat(50.0), flows)
+            }
+            .with(5.97, blackhole("fat", Way::Down, true))
+            .with(begin_s + 0.05, blackhole("fat", Way::Down, false));
+            let report = play_beside_native(&plan);
+            let what = format!("{cc:?}, {begin_s} s");
+            assert!(share(&report.flows[1]) >= 0.85, "{what}\n{}", report.text());
+        }
     }
 }
 

@@ -23,6 +23,8 @@
 //! * The pace is the estimate, corrected so that a queue of a few milliseconds
 //!   remains. It is this small standing queue that keeps the link busy and the
 //!   estimate true.
+//! * A link that drops what exceeds its rate, a policer, never shows a queue. There the losses tell
+//!   (`congestion/loss.rs`): what arrived beside far more than the usual ones is its rate.
 //! * A time in which the link stood still is no rate (`congestion/delivery.rs`).
 //!
 //! The base is the lowest delay of ten seconds. A standing queue would slowly
@@ -33,6 +35,7 @@
 
 mod delay;
 mod delivery;
+mod loss;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -42,6 +45,7 @@ use std::time::Duration;
 use crate::time::Time;
 use delay::Delay;
 use delivery::{Delivery, Rates};
+use loss::{Losses, Share};
 use sending::Sending;
 
 /// Rates below this are not measured but assumed, bytes per second: 160 kbit/s.
@@ -64,10 +68,24 @@ const USED: f64 = 0.8;
 const FULL_PIPE_ROUNDS: u32 = 3;
 /// Half of the time a base delay is believed.
 const BASE_BUCKET: Duration = Duration::from_secs(5);
-/// Over how long a rate is taken on a link that jitters, µs: what arrives in a short span is a matter of luck.
+/// Over how long a rate is taken, µs.
+const SPAN_US: u64 = 60_000;
+/// The same while the queue is far above its target and time is short.
+const HASTY_SPAN_US: u64 = 20_000;
+/// The same on a link that jitters, µs: what arrives in a short span is a matter of luck.
 const NOISY_SPAN_US: u64 = 200_000;
 /// What leaves at once arrives one after the other, milliseconds ([`crate::path`]).
 const TRAIN_MS: f64 = 1.0;
+/// A share of losses in a start that nothing but a rate far below the pace explains: all of the pace used on a link of half
+/// of it loses a half.
+const LOST_TOO_MUCH: f64 = 0.25;
+/// For how long a rate that was found by its losses is kept; doubled whenever the same is found again.
+const HOLD_MIN: Duration = Duration::from_secs(1);
+const HOLD_MAX: Duration = Duration::from_secs(30);
+/// So often may a rate be found lower though no more is sent: the first time, a policer's bucket had yet to run empty.
+const IN_VAIN: u32 = 1;
+/// Found rates that are no farther apart are the same.
+const SAME_RATE: f64 = 0.25;
 /// Acknowledgements may come this late without stopping the path.
 const ACK_SLACK: Duration = Duration::from_millis(25);
 
@@ -118,6 +136,18 @@ pub struct RateSample {
     pub lost: u32,
 }
 
+/// A rate that was found by what was lost beyond it.
+#[derive(Clone, Copy, Debug)]
+struct Policed {
+    rate: f64,
+    /// What was believed before.
+    before: f64,
+    since: Time,
+    hold: Duration,
+    /// How often it was found again though no more was sent.
+    vain: u32,
+}
+
 /// A rate controller for one path and direction.
 #[derive(Debug)]
 pub struct RateController {
@@ -138,11 +168,9 @@ pub struct RateController {
     round_rate: f64,
     flat_rounds: u32,
     round_acked: u32,
-    round_lost: u32,
     round_limited: u32,
-    round_queue_ms: [f64; 2],
-    loss_usual: f64,
-    hold_growth_until: Time,
+    losses: Losses,
+    policed: Option<Policed>,
     room: bool,
 }
 
@@ -173,11 +201,9 @@ impl RateController {
             round_rate: 0.0,
             flat_rounds: 0,
             round_acked: 0,
-            round_lost: 0,
             round_limited: 0,
-            round_queue_ms: [0.0; 2],
-            loss_usual: 0.0,
-            hold_growth_until: Time::ZERO,
+            losses: Losses::default(),
+            policed: None,
             room: false,
         }
     }
@@ -289,9 +315,15 @@ impl RateController {
         1_500.0 / self.capacity.max(FLOOR) * 1e3
     }
 
+    /// The same as far as arrivals bear it out. What is believed may be far too low, and then all jitter would look like the
+    /// work of our own packets, for ever.
+    fn seen_packet_ms(&self) -> f64 {
+        1_500.0 / self.delivery.fastest().max(self.capacity).max(FLOOR) * 1e3
+    }
+
     /// Whether a single look at the delay says little.
     fn is_noisy(&self) -> bool {
-        self.delay.is_noisy(self.packet_ms())
+        self.delay.is_noisy(self.seen_packet_ms())
     }
 
     /// The queue that is aimed at, milliseconds.
@@ -305,11 +337,9 @@ impl RateController {
     pub fn on_ack(&mut self, now: Time, s: &RateSample) {
         self.begin(now, s.rtt);
         self.delivery.note(s);
-        self.delay.note(now, s, self.packet_ms());
+        self.delay.note(now, s, self.seen_packet_ms());
         self.round_acked += s.acked;
-        self.round_lost += s.lost;
         self.round_limited += if s.limited { s.acked } else { 0 };
-        self.round_queue_ms[0] = self.round_queue_ms[0].max(self.queue_ms());
         let target = self.target_ms(s.rtt_min);
         // On a link that jitters a part of what is seen is always there.
         let low = if self.is_noisy() {
@@ -334,6 +364,10 @@ impl RateController {
             self.cruise(now, s, target, low, dt);
         }
         self.sent.note(now, self.pace);
+        let queue_ms = self.queue_ms();
+        if let Some(share) = self.losses.note(now, s, queue_ms, self.delivery.clock_us()) {
+            self.judge_losses(now, s, &share, target);
+        }
         self.end_round(now, s);
     }
 
@@ -385,9 +419,9 @@ impl RateController {
             let (span, settle) = if self.is_noisy() {
                 (NOISY_SPAN_US, 0.2)
             } else if queue > high {
-                (20_000, 0.02)
+                (HASTY_SPAN_US, 0.02)
             } else {
-                (60_000, 0.1)
+                (SPAN_US, 0.1)
             };
             // On a slow link that much has to be some packets.
             let span = span.max((8e3 * self.packet_ms()) as u64);
@@ -399,7 +433,7 @@ impl RateController {
                 }
             }
         }
-        if self.room && !s.limited && now >= self.hold_growth_until {
+        if self.room && !s.limited && !self.is_held(now) {
             // Room is proven only by a round trip in which the pace was used.
             let span = (s.rtt.as_micros() as u64).clamp(15_000, 100_000);
             let used = self.delivery.rate(span, 0).unwrap_or(0.0);
@@ -410,16 +444,21 @@ impl RateController {
         }
         self.capacity = self.capacity.max(FLOOR);
         let mut correction = ((target - queue) / 1e3 / (3.0 * rtt).max(0.03)).clamp(-0.3, 0.08);
-        self.delay.watch_step(now, s.rtt);
+        let idle_ms = self.delivery.step_ms() - self.delivery.step_bytes() / self.capacity * 1e3;
+        if self.is_held(now) {
+            // No queue shows there: more than what passes would only be lost.
+            correction = correction.min(0.0);
+        }
+        self.delay.watch_step(now, s.rtt, idle_ms);
         let span = if self.is_noisy() {
             NOISY_SPAN_US
         } else {
-            60_000
+            SPAN_US
         };
         let rates = self.delivery.rates(span, 0);
         let rates = rates.map(|rates| (rates, self.allowed(&rates)));
         let step_ms = self.delivery.step_ms();
-        let packet_ms = self.packet_ms();
+        let packet_ms = self.seen_packet_ms();
         let route = self
             .delay
             .watch_route(now, high, packet_ms, self.capacity, rates, step_ms);
@@ -452,7 +491,9 @@ impl RateController {
     /// Whether datagrams arrived clearly more slowly than they were sent: a queue grew, so the link was busy, and as
     /// fast as they arrived. When they came as they went it may have been our own restraint.
     fn falls_short(&self, rates: &Rates) -> bool {
-        rates.arrived < rates.sent * (1.0 - self.allowed(rates))
+        // What is usually lost is no sign of it.
+        let kept = 1.0 - self.losses.usual();
+        rates.arrived < rates.sent * kept * (1.0 - self.allowed(rates))
     }
 
     /// How far both rates may differ on a link that is not busy: what jitter can do to a span.
@@ -488,6 +529,64 @@ impl RateController {
         None
     }
 
+    /// Whether more was lost of late, and the rate found so is kept.
+    fn is_held(&self, now: Time) -> bool {
+        self.policed.is_some_and(|p| now.since(p.since) < p.hold)
+    }
+
+    /// A policer or a buffer of next to nothing never shows a queue: it drops what exceeds its rate. Loss far above the
+    /// usual, with clearly less arriving than was sent, is the sign; random loss is usual. The same rate found again is no
+    /// chance, and is kept for longer each time. Losses that go on though no more is sent than arrived have another cause.
+    fn judge_losses(&mut self, now: Time, s: &RateSample, share: &Share, target: f64) {
+        let enough = match self.phase {
+            Phase::Startup => LOST_TOO_MUCH,
+            Phase::Cruise => 2.0 * share.usual + 0.05 + share.chance,
+            Phase::Drain => return,
+        };
+        let span = self.delivery.clock_us().saturating_sub(share.since_us);
+        let Some(rates) = self.delivery.rates(span, 0) else {
+            return;
+        };
+        // What was hardly asked of the path says nothing about the link. In the start the pace is a guess.
+        let pace = self.sent.pace_at(self.delivery.sent_at());
+        let asked = rates.sent > 0.5 * pace.unwrap_or(self.pace) || self.phase == Phase::Startup;
+        let short = rates.arrived < 0.93 * rates.sent && asked;
+        if share.lost <= enough || share.queue_ms > target || !short {
+            return;
+        }
+        let rate = rates.arrived;
+        let found = Policed {
+            rate,
+            before: self.capacity,
+            since: now,
+            hold: HOLD_MIN,
+            vain: 0,
+        };
+        self.policed = match self.policed {
+            // Sent before it was found.
+            Some(p) if share.since < p.since + s.rtt * 2 => return,
+            Some(p) if self.is_held(now) && p.vain >= IN_VAIN => {
+                self.capacity = self.capacity.max(p.before);
+                self.policed = None;
+                return;
+            }
+            Some(p) if self.is_held(now) => Some(Policed {
+                rate,
+                since: now,
+                vain: p.vain + 1,
+                ..p
+            }),
+            Some(p) if (rate / p.rate - 1.0).abs() < SAME_RATE => Some(Policed {
+                hold: (p.hold * 2).min(HOLD_MAX),
+                ..found
+            }),
+            _ => Some(found),
+        };
+        self.capacity = rate;
+        self.growth = GROWTH_MIN;
+        self.phase = Phase::Cruise;
+    }
+
     /// Once per round trip: grows faster, notices a plateau.
     fn end_round(&mut self, now: Time, s: &RateSample) {
         if now.since(self.round_at) < s.rtt.max(Duration::from_millis(10)) {
@@ -497,19 +596,9 @@ impl RateController {
         let rates = self.delivery.rates(span, 0);
         let rate = rates.map_or(0.0, |rates| rates.arrived);
         let short = rates.is_some_and(|rates| self.falls_short(&rates));
-        let total = self.round_acked + self.round_lost;
-        let loss = if total == 0 {
-            0.0
-        } else {
-            f64::from(self.round_lost) / f64::from(total)
-        };
         let limited = self.round_limited * 4 > self.round_acked;
-        // A loss is told of a round trip after the queue that caused it.
-        let queue_ms = self.round_queue_ms[0].max(self.round_queue_ms[1]);
-        self.round_queue_ms = [0.0, self.round_queue_ms[0]];
         self.round_at = now;
         self.round_acked = 0;
-        self.round_lost = 0;
         self.round_limited = 0;
         if limited {
             return;
@@ -523,25 +612,8 @@ impl RateController {
                     self.flat_rounds += 1;
                 }
             }
-            Phase::Cruise => {
-                // A shallow buffer or a policer never shows a queue: it drops what
-                // exceeds its rate. Loss far above the usual, with clearly less
-                // arriving than was sent, is the sign; random loss is usual.
-                let excess = loss > 2.0 * self.loss_usual + 0.05;
-                self.loss_usual += (loss - self.loss_usual) / 16.0;
-                if excess
-                    && queue_ms <= self.target_ms(s.rtt_min)
-                    && rate > 0.0
-                    && rate < 0.93 * self.pace
-                {
-                    self.capacity = rate;
-                    self.growth = GROWTH_MIN;
-                    self.hold_growth_until = now + Duration::from_secs(1);
-                } else if self.room {
-                    self.growth = (self.growth * 1.7).min(GROWTH_MAX);
-                }
-            }
-            Phase::Drain => {}
+            Phase::Cruise if self.room => self.growth = (self.growth * 1.7).min(GROWTH_MAX),
+            Phase::Cruise | Phase::Drain => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The base is the lowest delay of five to ten seconds. It can be wrong in one
 //! direction only, too low, when the route became longer. Two signs tell that
 //! from a queue: a delay that leaps and then stays level (a queue grows and
-//! shrinks, but never stands still), and a delay that stays high though so much less
+//! shrinks, but never stands still; and it leaps by no more than what has to pass first), and a delay that stays high though so much less
 //! was sent that a queue would be gone. Either way the base is taken anew.
 //!
 //! On a link that jitters a single delay says nothing, and the lowest of ten
@@ -27,14 +27,13 @@ use crate::time::Time;
 
 /// A leap of the delay from one acknowledgement to the next, ms.
 const LEAP_MS: f64 = 4.0;
+/// Looks at a delay that leapt before it counts as level: a queue that is just being filled may stand still for one.
+const LEVEL_LOOKS: u32 = 4;
 
 /// Acknowledgements over which the noise is averaged.
 const NOISE_LOOKS: f64 = 64.0;
 /// Noise up to this, and a packet's time on the link, is what trains of packets make on any link.
 const QUIET_MS: f64 = 1.1;
-/// What is believed of the packet's time at most. The rate that it is made of may be far too low, and then all jitter would
-/// look like a queue of our own, for ever.
-const PACKET_MAX_MS: f64 = 5.0;
 /// Over how long the lowest delay is taken on a link that jitters: some hundred packets.
 const WINDOW: Duration = Duration::from_millis(300);
 /// What one look may add.
@@ -49,6 +48,14 @@ struct High {
     capacity: f64,
     /// The fastest that anything arrived since, bytes per second.
     arrived: f64,
+}
+
+/// A leap of the delay that may turn out to be a longer route.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    since: Time,
+    level: f64,
+    looks: u32,
 }
 
 /// Base delay, queue, noise, and the watch over all three.
@@ -73,7 +80,7 @@ pub(super) struct Delay {
     possible_ms: f64,
     queue_before_ms: f64,
     high: Option<High>,
-    step: Option<(Time, f64)>,
+    step: Option<Step>,
 }
 
 impl Delay {
@@ -130,7 +137,7 @@ impl Delay {
         }
     }
 
-    /// Takes in the lowest delay since the last acknowledgement. One packet takes `packet_ms` on the link.
+    /// Takes in the lowest delay since the last acknowledgement. One packet takes `packet_ms` on the link at most.
     pub fn note(&mut self, now: Time, s: &RateSample, packet_ms: f64) {
         let reference = *self.reference.get_or_insert(s.min_delay);
         let delay = stamp::difference(s.min_delay, reference);
@@ -184,9 +191,9 @@ impl Delay {
         self.scattered
     }
 
-    /// Whether a single look at the delay says little. One packet takes `packet_ms` on the link.
+    /// Whether a single look at the delay says little. One packet takes `packet_ms` on the link at most.
     pub fn is_noisy(&self, packet_ms: f64) -> bool {
-        self.noise_ms > QUIET_MS + packet_ms.min(PACKET_MAX_MS)
+        self.noise_ms > QUIET_MS + packet_ms
     }
 
     /// The lowest excess of the window, if the link asks for one.
@@ -214,22 +221,31 @@ impl Delay {
         self.queue_ms = (self.excess_ms - self.floor_ms).max(0.0);
     }
 
-    /// A delay that leaps and then stays level is a longer route.
-    pub fn watch_step(&mut self, now: Time, rtt: Duration) {
+    /// A delay that leaps and then stays level is a longer route. `idle_ms`: for how long nothing arrived that would have
+    /// kept the link busy, since the last look. A queue grows no more than by what has to pass first, which on a slow link
+    /// takes its time.
+    pub fn watch_step(&mut self, now: Time, rtt: Duration, idle_ms: f64) {
         let queue = self.excess_ms;
-        if self.leap_ms > LEAP_MS {
+        if self.leap_ms.min(idle_ms) > LEAP_MS {
             self.leaps += 1;
             // A queue that fills quickly leaps again and again.
-            self.step = (self.leaps == 1).then_some((now, queue));
+            self.step = (self.leaps == 1).then_some(Step {
+                since: now,
+                level: queue,
+                looks: 0,
+            });
         } else {
             self.leaps = 0;
         }
-        let Some((since, level)) = self.step else {
+        let Some(step) = &mut self.step else {
             return;
         };
-        if (queue - level).abs() > 0.1 * level + 1.0 {
+        if (queue - step.level).abs() > 0.1 * step.level + 1.0 {
             self.step = None;
-        } else if now.since(since) > rtt * 3 / 2 {
+            return;
+        }
+        step.looks += 1;
+        if now.since(step.since) > rtt * 3 / 2 && step.looks >= LEVEL_LOOKS {
             self.rebase(now);
         }
     }

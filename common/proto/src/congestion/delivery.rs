@@ -23,6 +23,9 @@ const SHORTEST_US: u64 = 6_000;
 const PAUSE: f64 = 3.0;
 const PAUSE_SHORTEST_US: f64 = 15_000.0;
 
+/// Smaller ones say little about the time of a packet, bytes.
+const FULL_PACKET: u64 = 1_200;
+
 #[derive(Clone, Copy, Debug)]
 struct Point {
     clock_us: u64,
@@ -51,7 +54,9 @@ pub(super) struct Delivery {
     clock_us: u64,
     bytes: u64,
     step_us: u64,
+    step_bytes: u32,
     usual_step_us: f64,
+    fastest: f64,
     pause_ended_us: u64,
 }
 
@@ -65,8 +70,9 @@ impl Delivery {
             return;
         }
         if self.last_arrival_us.is_some() {
+            self.step_bytes = s.bytes.wrapping_sub(self.last_bytes);
             self.clock_us += u64::from(step);
-            self.bytes += u64::from(s.bytes.wrapping_sub(self.last_bytes));
+            self.bytes += u64::from(self.step_bytes);
         }
         self.last_arrival_us = Some(s.arrival_us);
         self.last_bytes = s.bytes;
@@ -83,6 +89,7 @@ impl Delivery {
             self.points.pop_back();
         }
         self.points.push_back(point);
+        self.note_fastest();
         while self.points.len() > 2 && self.points[1].clock_us + KEEP_US < self.clock_us {
             self.points.pop_front();
         }
@@ -97,9 +104,33 @@ impl Delivery {
         self.usual_step_us = (self.usual_step_us * 0.98).max(step_us as f64);
     }
 
+    /// The fastest that a packet was seen to pass of late.
+    fn note_fastest(&mut self) {
+        let Some(end) = self.points.back() else {
+            return;
+        };
+        let earlier = |p: &&Point| p.bytes + FULL_PACKET <= end.bytes;
+        let passed = self.points.iter().rev().find(earlier).map_or(0.0, |p| {
+            (end.bytes - p.bytes) as f64 * 1e6 / (end.clock_us - p.clock_us) as f64
+        });
+        // Grows at once, decays over some hundred acknowledgements.
+        self.fastest = (self.fastest * 0.98).max(passed);
+    }
+
+    /// The fastest that a whole packet was seen to pass of late, bytes per second. A link that sends one packet after the
+    /// other never passes any faster than it carries.
+    pub fn fastest(&self) -> f64 {
+        self.fastest
+    }
+
     /// Between the last two arrivals that were told of, milliseconds.
     pub fn step_ms(&self) -> f64 {
         self.step_us as f64 / 1e3
+    }
+
+    /// What arrived in that time, bytes.
+    pub fn step_bytes(&self) -> f64 {
+        f64::from(self.step_bytes)
     }
 
     /// The receiver's clock at the last arrival, µs since the first.

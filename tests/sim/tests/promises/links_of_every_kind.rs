@@ -48,6 +48,19 @@ fn a_slow_link_carries_its_share_and_never_dies() {
 }
 
 #[test]
+fn a_slow_link_with_a_deep_queue_keeps_it_short() {
+    // Half a second fits in, and a full packet takes 24 ms.
+    for cell in kinds::run(&table(&[Kind::Deep], 0.5), "test") {
+        assert!(cell.ping_ms_p95 < 150.0, "{cell:?}");
+    }
+}
+
+#[test]
+fn a_link_that_drops_what_exceeds_its_rate_is_used_at_its_rate() {
+    carry(&[Kind::Policer], 2.0, 0.8);
+}
+
+#[test]
 fn a_link_whose_delays_scatter_carries_its_share() {
     let kinds = [
         Kind::Jitter3,

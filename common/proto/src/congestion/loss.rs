@@ -1,6 +1,9 @@
 //! What share of the datagrams is lost, and what is usual.
 //!
 //! A share is told when a round trip is over and enough datagrams met their fate: on a slow link one of two says nothing.
+//! Only datagrams of a path that was asked for all it gives count. While it has next to nothing to carry, a few losses make
+//! a large share, and what arrived meanwhile is our own restraint: taken for a policer's rate after a minute of
+//! acknowledgements and pings, it would be next to nothing.
 
 use super::RateSample;
 use crate::time::Time;
@@ -32,6 +35,7 @@ pub(super) struct Losses {
     since: Time,
     since_us: u64,
     acked: u32,
+    limited: u32,
     lost: u32,
     queue_ms: f64,
     queue_before_ms: f64,
@@ -52,9 +56,22 @@ impl Losses {
         queue_ms: f64,
         clock_us: u64,
     ) -> Option<Share> {
+        if self.acked == 0 {
+            // Since the last one nothing may have been sent for long.
+            (self.since, self.since_us) = (now, clock_us);
+        }
         self.acked += s.acked;
+        self.limited += if s.limited { s.acked } else { 0 };
         self.lost += s.lost;
         self.queue_ms = self.queue_ms.max(queue_ms);
+        if self.limited * 4 > self.acked {
+            *self = Losses {
+                queue_before_ms: self.queue_ms,
+                usual: self.usual,
+                ..Losses::default()
+            };
+            return None;
+        }
         let total = self.acked + self.lost;
         if total < ENOUGH || now.since(self.since) < s.rtt {
             return None;
@@ -68,8 +85,6 @@ impl Losses {
             since_us: self.since_us,
         };
         *self = Losses {
-            since: now,
-            since_us: clock_us,
             queue_before_ms: self.queue_ms,
             usual: self.usual + (share.lost - self.usual) / 16.0,
             ..Losses::default()
@@ -84,45 +99,64 @@ mod tests {
 
     use super::*;
 
-    fn note(losses: &mut Losses, at_ms: u64, acked: u32, lost: u32) -> Option<Share> {
-        let sample = RateSample {
+    fn sample(acked: u32, lost: u32, limited: bool) -> RateSample {
+        RateSample {
             arrival_us: 0,
             bytes: 0,
             min_delay: 0,
             rtt_min: Duration::from_millis(20),
             rtt: Duration::from_millis(20),
-            limited: false,
+            limited,
             sent_at: Time::ZERO,
             sent: 0,
             acked,
             lost,
-        };
-        losses.note(
-            Time::from_millis(at_ms),
-            &sample,
-            at_ms as f64,
-            at_ms * 1_000,
-        )
+        }
+    }
+
+    fn note(losses: &mut Losses, at_ms: u64, acked: u32, lost: u32) -> Option<Share> {
+        let s = sample(acked, lost, false);
+        let now = Time::from_millis(at_ms);
+        losses.note(now, &s, at_ms as f64, at_ms * 1_000)
     }
 
     #[test]
     fn a_share_is_told_of_enough_datagrams_and_a_whole_round_trip() {
         let mut losses = Losses::default();
         assert_eq!(note(&mut losses, 10, 30, 10), None, "no round trip yet");
-        let first = note(&mut losses, 20, 0, 0).unwrap();
-        assert_eq!((first.lost, first.usual, first.since_us), (0.25, 0.0, 0));
+        let first = note(&mut losses, 30, 0, 0).unwrap();
+        assert_eq!(
+            (first.lost, first.usual, first.since_us),
+            (0.25, 0.0, 10_000)
+        );
         assert_eq!(note(&mut losses, 60, 1, 1), None, "one of two says nothing");
-        let second = note(&mut losses, 70, 14, 0).unwrap();
-        assert_eq!((second.lost, second.since_us), (1.0 / 16.0, 20_000));
+        let second = note(&mut losses, 80, 14, 0).unwrap();
+        assert_eq!((second.lost, second.since_us), (1.0 / 16.0, 60_000));
         assert!(second.usual > 0.0 && second.usual < 0.25);
     }
 
     #[test]
     fn the_queue_that_caused_a_loss_is_remembered() {
         let mut losses = Losses::default();
-        assert_eq!(note(&mut losses, 500, 40, 0).unwrap().queue_ms, 500.0);
+        assert_eq!(note(&mut losses, 480, 20, 0), None);
+        assert_eq!(note(&mut losses, 500, 20, 0).unwrap().queue_ms, 500.0);
+        assert_eq!(note(&mut losses, 510, 20, 0), None);
         losses.queue_ms = 0.0;
-        losses.since = Time::ZERO;
-        assert_eq!(note(&mut losses, 40, 40, 0).unwrap().queue_ms, 500.0);
+        assert_eq!(note(&mut losses, 530, 0, 0).unwrap().queue_ms, 530.0);
+        assert_eq!(note(&mut losses, 540, 20, 0), None);
+    }
+
+    #[test]
+    fn what_a_path_with_nothing_to_carry_loses_is_no_share() {
+        let mut losses = Losses::default();
+        for at in 1..100 {
+            let now = Time::from_millis(at * 20);
+            let share = losses.note(now, &sample(1, 10, true), 0.0, at * 20_000);
+            assert_eq!(share, None);
+        }
+        assert_eq!(losses.usual(), 0.0);
+        assert_eq!(note(&mut losses, 9_000, 10, 0), None);
+        let share = note(&mut losses, 9_020, 10, 0).unwrap();
+        assert_eq!((share.lost, share.since_us), (0.0, 9_000_000));
     }
 }

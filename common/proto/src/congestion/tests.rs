@@ -176,3 +176,37 @@ fn a_longer_route_is_not_taken_for_a_queue_for_long() {
     b.run(2_000);
     assert!(b.run(3_000) > 0.95);
 }
+
+#[test]
+fn what_little_a_path_carried_and_lost_before_it_was_needed_is_no_rate() {
+    let mut c = RateController::new();
+    let rtt = Duration::from_millis(40);
+    c.begin(Time::ZERO, rtt);
+    let before = c.capacity();
+    let (mut bytes, mut at_ms) = (0, 0);
+    let mut ack = |after_ms: u64, acked: u32, lost: u32| {
+        at_ms += after_ms;
+        bytes += 60 * acked;
+        let sample = RateSample {
+            arrival_us: at_ms as u32 * 1_000,
+            bytes,
+            min_delay: 2_500,
+            rtt_min: rtt,
+            rtt,
+            limited: true,
+            sent_at: Time::from_millis(at_ms - 20),
+            sent: u64::from(bytes) * 2,
+            acked,
+            lost,
+        };
+        c.on_ack(Time::from_millis(at_ms + 20), &sample);
+    };
+    for _ in 0..8 {
+        ack(1_000, 1, 0);
+    }
+    for _ in 0..10 {
+        ack(15, 5, 4);
+    }
+    assert!(c.capacity() >= before);
+    assert_eq!(c.phase(), Phase::Startup);
+}

@@ -57,7 +57,7 @@ fn a_slow_link_with_a_deep_queue_keeps_it_short() {
 
 #[test]
 fn a_link_that_drops_what_exceeds_its_rate_is_used_at_its_rate() {
-    carry(&[Kind::Policer], 2.0, 0.8);
+    carry(&[Kind::Policer], 10.0, 0.9);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! One flow gets the sum of the uplinks, whichever way and whatever its algorithm.
 
-use marline_sim::event::{Plan, UplinkSpec};
+use marline_sim::event::{Event, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec};
@@ -43,6 +43,47 @@ fn one_upload_gets_the_sum_with_cubic() {
 #[test]
 fn one_upload_gets_the_sum_with_bbr() {
     adds_up(Direction::Up, Algorithm::Bbr, 0.60);
+}
+
+fn loses(share: f64) -> Event {
+    Event::Link {
+        uplink: "slow".to_owned(),
+        way: Way::Up,
+        rate_mbit: None,
+        delay_ms: None,
+        jitter_ms: None,
+        loss: Some(share),
+        blackhole: None,
+        mtu: None,
+    }
+}
+
+/// A path that carried next to nothing during a download loses much of that and of an upload's first packets.
+#[test]
+fn one_upload_gets_the_sum_after_a_download_though_first_packets_are_lost() {
+    let download = FlowSpec {
+        start_s: 1.7,
+        stop_s: Some(8.5),
+        ..bulk(Direction::Down, Algorithm::Cubic)
+    };
+    let upload = FlowSpec {
+        start_s: 8.7,
+        ..bulk(Direction::Up, Algorithm::Cubic)
+    };
+    let plan = Plan {
+        measure_from_s: 9.0,
+        ..Plan::new(
+            "upload after a download",
+            16.0,
+            fast_and_slow(),
+            vec![download, upload],
+        )
+    }
+    .with(8.0, loses(0.4))
+    .with(8.95, loses(0.0));
+    let report = play_beside_native(&plan);
+    let share = share(&report.flows[1]);
+    assert!(share >= 0.9, "{share:.3}\n{}", report.text());
 }
 
 /// The second of two flows to one place, with round trips of 20 and 120 ms.

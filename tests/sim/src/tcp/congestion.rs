@@ -27,6 +27,8 @@ pub(super) struct Progress {
     pub now: Nanos,
     /// Segments newly known to have arrived.
     pub delivered: u64,
+    /// All segments that ever arrived.
+    pub delivered_in_all: u64,
     /// A round-trip sample.
     pub rtt: Option<Nanos>,
     pub rtt_min: Nanos,
@@ -92,6 +94,19 @@ impl Congestion {
         match &self.kind {
             Kind::Bbr(bbr) => bbr.pacing_rate(self.cwnd),
             Kind::Reno | Kind::Cubic(_) => None,
+        }
+    }
+
+    /// Whether it sends next to nothing to see the shortest round trip: what arrives meanwhile says nothing about the rate.
+    pub fn holds_back(&self) -> bool {
+        matches!(&self.kind, Kind::Bbr(bbr) if bbr.phase == Phase::ProbeRtt)
+    }
+
+    /// How many segments leave together when they are paced.
+    pub fn segments_at_once(&self) -> u64 {
+        match &self.kind {
+            Kind::Bbr(bbr) => bbr.segments_at_once() as u64,
+            Kind::Reno | Kind::Cubic(_) => 1,
         }
     }
 
@@ -215,7 +230,7 @@ impl Cubic {
     }
 }
 
-/// BBR's first version without its long-term policer model.
+/// BBR's first version, as in Linux (`tcp_bbr.c`), without its long-term policer model.
 #[derive(Clone, Debug)]
 struct Bbr {
     phase: Phase,
@@ -229,6 +244,8 @@ struct Bbr {
     rtt_min_at: Nanos,
     phase_since: Nanos,
     cwnd_before_probe: f64,
+    /// When the shortest round trip has been looked for, and the round that must end before.
+    probe_ends: Option<(Nanos, u64)>,
     aggregation: Aggregation,
 }
 
@@ -288,6 +305,7 @@ impl Default for Bbr {
             rtt_min_at: 0,
             phase_since: 0,
             cwnd_before_probe: 0.0,
+            probe_ends: None,
             aggregation: Aggregation::default(),
         }
     }
@@ -297,6 +315,7 @@ impl Bbr {
     const CYCLE: [f64; 8] = [1.25, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
     const ROUNDS_KEPT: u64 = 10;
     const STARTUP_GAIN: f64 = 2.885;
+    const LEAST_WINDOW: f64 = 4.0;
 
     fn rate(&self) -> f64 {
         self.rates.iter().map(|(_, rate)| *rate).fold(0.0, f64::max)
@@ -321,6 +340,13 @@ impl Bbr {
         Some(0.99 * gain * self.rate())
     }
 
+    /// What the kernel hands to the network at once: a millisecond of the rate, 64 kB at most. The window has room for three of
+    /// them.
+    fn segments_at_once(&self) -> f64 {
+        let rate = self.pacing_rate(0.0).filter(|_| !self.rates.is_empty());
+        rate.map_or(2.0, |rate| (rate / 1024.0).floor().clamp(2.0, 44.0))
+    }
+
     fn bdp(&self) -> f64 {
         if self.rtt_min == Nanos::MAX {
             10.0
@@ -340,16 +366,16 @@ impl Bbr {
             }
             if !sample.app_limited || sample.rate > self.rate() {
                 self.rates.push_back((self.round, sample.rate));
+                let oldest = self.round.saturating_sub(Self::ROUNDS_KEPT);
+                while self.rates.front().is_some_and(|(at, _)| *at < oldest) {
+                    self.rates.pop_front();
+                }
+                self.keep_only_maxima();
             }
-            let oldest = self.round.saturating_sub(Self::ROUNDS_KEPT);
-            while self.rates.len() > 1 && self.rates.front().is_some_and(|(at, _)| *at < oldest) {
-                self.rates.pop_front();
-            }
-            self.keep_only_maxima();
         }
         let expired = now.saturating_sub(self.rtt_min_at) > 10_000 * MS;
         if let Some(rtt) = progress.rtt
-            && (rtt <= self.rtt_min || expired)
+            && (rtt < self.rtt_min || expired)
         {
             self.rtt_min = rtt;
             self.rtt_min_at = now;
@@ -396,8 +422,19 @@ impl Bbr {
         if expired && self.phase != Phase::ProbeRtt {
             self.cwnd_before_probe = cwnd;
             self.enter(Phase::ProbeRtt, now);
-        } else if self.phase == Phase::ProbeRtt && now - self.phase_since > 200 * MS + self.rtt_min
-        {
+            self.probe_ends = None;
+        }
+        if self.phase != Phase::ProbeRtt {
+            return;
+        }
+        let Some((until, round)) = self.probe_ends else {
+            if progress.pipe <= Self::LEAST_WINDOW as u64 {
+                self.probe_ends = Some((now + 200 * MS, self.round));
+                self.round_ends_at = progress.delivered_in_all;
+            }
+            return;
+        };
+        if now >= until && self.round > round {
             self.rtt_min_at = now;
             let full = self.full_rounds >= 3;
             self.enter(
@@ -418,14 +455,17 @@ impl Bbr {
 
     fn window(&mut self, progress: &Progress, cwnd: f64) -> f64 {
         if self.phase == Phase::ProbeRtt {
-            return 4.0;
+            return cwnd.min(Self::LEAST_WINDOW);
         }
         let cwnd = cwnd.max(std::mem::take(&mut self.cwnd_before_probe));
         let gain = match self.phase {
             Phase::Startup | Phase::Drain => Self::STARTUP_GAIN,
             _ => 2.0,
         };
-        let mut target = gain * self.bdp() + 3.0;
+        let mut target = gain * self.bdp() + 3.0 * self.segments_at_once();
+        if self.phase == Phase::Cycle(0) {
+            target += 2.0;
+        }
         let (rate, delivered) = (self.rate(), progress.delivered as f64);
         self.aggregation
             .note(progress.now, self.round, delivered, rate, cwnd);
@@ -438,6 +478,6 @@ impl Bbr {
         } else {
             grown.min(target.max(cwnd)).max(cwnd)
         }
-        .max(4.0)
+        .max(Self::LEAST_WINDOW)
     }
 }

@@ -56,6 +56,8 @@ pub struct Sender {
     first_sent: Nanos,
     app_limited_until: u64,
     pace_next: Nanos,
+    /// Segments that leave together with the last one.
+    burst_left: u64,
 
     stats: SenderStats,
 }
@@ -140,6 +142,7 @@ impl Sender {
             first_sent: 0,
             app_limited_until: 0,
             pace_next: 0,
+            burst_left: 0,
             stats: SenderStats::default(),
         }
     }
@@ -160,7 +163,7 @@ impl Sender {
             self.cwnd_limited = true;
             return None;
         }
-        if self.congestion.pacing_rate().is_some() && now < self.pace_next {
+        if self.congestion.pacing_rate().is_some() && now < self.pace_next && self.burst_left == 0 {
             return None;
         }
         if let Some(seq) = self.next_lost() {
@@ -295,6 +298,10 @@ impl Sender {
             recovery.sent += 1.0;
         }
         if let Some(rate) = self.congestion.pacing_rate() {
+            if self.burst_left == 0 {
+                self.burst_left = self.congestion.segments_at_once();
+            }
+            self.burst_left -= 1;
             self.pace_next = self.pace_next.max(now) + (1e9 / rate.max(1.0)) as Nanos;
         }
         if self.rto_due.is_none() {
@@ -552,6 +559,7 @@ impl Sender {
         self.congestion.on_ack(&Progress {
             now,
             delivered: news.delivered,
+            delivered_in_all: self.delivered,
             rtt: news.rtt,
             rtt_min: self.rtt_min,
             pipe: self.pipe,
@@ -561,6 +569,9 @@ impl Sender {
             next: self.next(),
             rate,
         });
+        if self.congestion.holds_back() {
+            self.app_limited_until = self.delivered + self.pipe + 1;
+        }
         if reducing
             && self.congestion.yields_to_loss()
             && let Some(recovery) = &mut self.recovery

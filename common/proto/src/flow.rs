@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::buffer::PacketBuf;
 use crate::classify::{Behaviour, Class, REALTIME_MEAN_LEN, Worth, classify, worth};
 use crate::codel::Codel;
+use crate::lead::{Lead, Prospect};
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
 use crate::reach::Reach;
@@ -102,6 +103,8 @@ pub struct Flow {
     pub patience: Duration,
     /// The most that its latency may become.
     pub latency_max: Duration,
+    /// How far it was led towards a set beyond its sender's window.
+    pub lead: Lead,
     /// How far behind the best path its packets may travel, and what it waits for.
     pub reach: Reach,
 }
@@ -138,12 +141,19 @@ impl Flow {
             began: now,
             patience: Duration::ZERO,
             latency_max: Duration::ZERO,
+            lead: Lead::default(),
             reach: Reach::default(),
         }
     }
 
     /// Takes a packet into account, and says what a second copy of it is worth.
-    fn note(&mut self, now: Time, packet: &PacketInfo, bulk_rate: f64) -> Worth {
+    fn note(
+        &mut self,
+        now: Time,
+        packet: &PacketInfo,
+        bulk_rate: f64,
+        prospect: &Prospect,
+    ) -> Worth {
         let len = packet.len as u64;
         self.last_seen = now;
         self.bytes += len;
@@ -161,6 +171,13 @@ impl Flow {
             self.window_bytes = 0;
             // It was expected to be long and is not: no more latency for nothing.
             self.steady &= self.rate >= bulk_rate || now.since(self.began) < STEADY_AT_LEAST;
+            let stream = self.is_stream() || matches!(packet.transport, Transport::Tcp { .. });
+            if self.class != Class::Bulk {
+                self.lead = Lead::default();
+            } else if stream && !self.steady && self.lead.note_rate(now, self.rate, prospect) {
+                self.steady = true;
+                self.latency_max = prospect.latency_max();
+            }
         }
         self.window_bytes += len;
         // A flow that already sent more in this window than it used to is
@@ -262,8 +279,7 @@ pub struct FlowTable {
     habits: Habits,
     ours_is_source: bool,
     expect_long: bool,
-    latency: Duration,
-    rtt: Duration,
+    prospect: Prospect,
 }
 
 impl FlowTable {
@@ -277,10 +293,9 @@ impl FlowTable {
     }
 
     /// Whether a flow of which nothing is known is treated as one that will be long.
-    pub fn expect_long(&mut self, expect: bool, latency: Duration, rtt: Duration) {
+    pub fn expect_long(&mut self, expect: bool, prospect: Prospect) {
         self.expect_long = expect;
-        self.latency = latency;
-        self.rtt = rtt;
+        self.prospect = prospect;
     }
 
     /// Finds or makes the packet's flow and sorts the packet. `None` when every
@@ -315,14 +330,14 @@ impl FlowTable {
         }
         if known.is_none() {
             // A window that was made for a shorter round trip is twice too large for it at most.
-            flow.latency_max = self.latency + (self.latency + self.rtt) / 2;
+            flow.latency_max = self.prospect.latency_max();
         }
         flow.patience = if flow.steady {
-            self.latency.min(flow.latency_max) / 2
+            self.prospect.latency.min(flow.latency_max) / 2
         } else {
             Duration::ZERO
         };
-        let worth = flow.note(now, packet, bulk_rate);
+        let worth = flow.note(now, packet, bulk_rate, &self.prospect);
         Some(Admitted {
             slot,
             ordered: flow.is_ordered(packet),
@@ -480,7 +495,7 @@ mod tests {
     fn where_a_far_set_pays_what_may_become_long_begins_on_it() {
         let begins_steady = |pays, protocol, len| {
             let mut flows = FlowTable::default();
-            flows.expect_long(pays, Duration::from_millis(50), Duration::from_millis(20));
+            flows.expect_long(pays, Prospect::default());
             let mut first = packet(1, len);
             first.key.protocol = protocol;
             if protocol == 6 {

@@ -38,6 +38,7 @@ mod event;
 pub mod flow;
 pub mod frame;
 mod halves;
+mod lead;
 pub mod limits;
 mod mss;
 pub mod packet;

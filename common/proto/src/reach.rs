@@ -14,6 +14,9 @@
 //!   all paths, and a flow that went back to the nearer ones for that would fill its queue, be asked
 //!   to slow down, and never grow into the sum.
 //!
+//! A sender that keeps no queue never reaches a far path like that; it is led over in steps
+//! ([`crate::lead`]).
+//!
 //! While a far path is worth being reached, the queue may become as long as that
 //! takes before the sender is asked to slow down. It is the flow's own queue;
 //! others do not wait in it.

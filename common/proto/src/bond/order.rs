@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Bond;
 use crate::config::Mode;
+use crate::lead::Prospect;
 use crate::path::Path;
 use crate::schedule::{self, PathView};
 use crate::span::Span;
@@ -91,7 +92,19 @@ impl Bond {
         self.latency.update(now, self.span.latency_ms);
         let rtt_ms = self.order.best().map_or(0.0, |v| v.rtt_ms);
         let rtt = Duration::from_secs_f64(rtt_ms / 1e3);
-        self.flows
-            .expect_long(self.span.pays(), self.latency.get(), rtt);
+        let best = self.order.best();
+        // Nobody is led to what carries no bulk, or only the overflow.
+        let mut members = (0..).zip(&self.order.usable);
+        let leads = members.all(|(at, v)| {
+            let carries_bulk = at < self.order.wide && best.is_some_and(|b| v.role == b.role);
+            carries_bulk || !self.span.has(v.index)
+        });
+        let prospect = Prospect {
+            rtt,
+            best: best.map_or(0.0, |v| v.capacity),
+            carries: if leads { self.span.carries } else { 0.0 },
+            latency: self.latency.get(),
+        };
+        self.flows.expect_long(self.span.pays(), prospect);
     }
 }

@@ -468,7 +468,8 @@ impl Bond {
                 let latency = self.latency.get().min(flow.latency_max);
                 release::units(latency, now.since(stored.first_sent))
             }
-            _ => 0,
+            Some(flow) => release::units(flow.lead.latency(), now.since(stored.first_sent)),
+            None => 0,
         };
         let mut header = DataHeader {
             more,

@@ -6,7 +6,7 @@ use marline_sim::tcp::Algorithm;
 use marline_sim::workload::Direction;
 use marline_sim::world::World;
 
-use crate::harness::{bulk, call, fast_and_slow};
+use crate::harness::{bulk, call, fast_and_slow, play_beside_native, share};
 
 const S: u64 = 1_000_000_000;
 const SEEDS: [u64; 3] = [1, 2, 3];
@@ -35,6 +35,19 @@ fn one_download_fills_an_uplink_that_is_far_behind() {
         assert!(mbit_s > 8.0, "seed {seed}: {mbit_s:.1} Mbit/s");
         assert_eq!(world.violations(), []);
     }
+}
+
+/// A BBR keeps twice its first round trip under way, and the far uplink's is ten times as long: it is led over in steps
+/// that each last for ten seconds.
+#[test]
+fn one_bbr_download_that_lasts_is_led_over_to_an_uplink_beyond_its_window() {
+    let flows = vec![bulk(Direction::Down, Algorithm::Bbr)];
+    let plan = Plan {
+        measure_from_s: 26.0,
+        ..Plan::new("three", 40.0, three(), flows)
+    };
+    let report = play_beside_native(&plan);
+    assert!(share(&report.flows[0]) >= 0.9, "{}", report.text());
 }
 
 #[test]

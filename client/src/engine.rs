@@ -37,7 +37,7 @@ impl Engine {
         let tun = Tun::open(&options).await?;
         let index = tun.index();
         let clock = Clock::start();
-        let endpoint = Endpoint::client(config, seed, clock.now());
+        let endpoint = Endpoint::client(config, seed);
         let (driver, handle) = Driver::new(endpoint, tun, clock);
         let thread = driver.spawn().context("cannot start the driver's thread")?;
         Ok(Engine {

@@ -196,7 +196,7 @@ impl DataPlane {
         };
         let seeds = queues.iter().map(|_| key::fresh_seed());
         let seeds: Vec<_> = seeds.collect::<Result<_, _>>()?;
-        let endpoints = Endpoint::workers(&config, &seeds, clock.now());
+        let endpoints = Endpoint::workers(&config, &seeds);
         let workers = endpoints.into_iter().zip(queues).collect();
         let (drivers, handle) = Driver::workers(workers, clock);
         let mut ended = Ended::new();

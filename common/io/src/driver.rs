@@ -80,6 +80,9 @@ const POSTPONED_MAX: u32 = 4;
 const LATE: Duration = Duration::from_micros(500);
 /// Lateness that only a sleeping machine or a stopped process explains.
 const SLEPT: Duration = Duration::from_secs(3);
+/// The device is asked itself at least so often whether it is still there, as the runtime does not tell; a little less
+/// often than a bond asks for time, so that this alone wakes nobody who has one.
+const LOOK_EVERY: Duration = Duration::from_secs(6);
 /// How long goodbyes may wait for room in a socket when the driver stops.
 const GOODBYE: Duration = Duration::from_millis(100);
 
@@ -243,6 +246,8 @@ struct Running {
     /// Something is left to do that nobody will wake us for.
     busy: bool,
     postponed: u32,
+    /// When the device was last asked itself.
+    looked: Time,
     stopping: bool,
     receive_buf: Box<[u8]>,
     frame_buf: Box<[u8]>,
@@ -282,6 +287,7 @@ impl Running {
             stats: DriverStats::default(),
             busy: false,
             postponed: 0,
+            looked: driver.clock.now(),
             stopping: false,
             receive_buf: vec![0; RECEIVE_BATCH * RECEIVE_LEN].into_boxed_slice(),
             frame_buf: vec![0; FRAME_MAX].into_boxed_slice(),
@@ -301,7 +307,10 @@ impl Running {
         }
         let drained = self.drain_sockets(late.is_some_and(|late| late >= LATE));
         self.drain_neighbours();
-        self.drain_tun(late.is_some())?;
+        if late.is_some() || now.since(self.looked) >= LOOK_EVERY {
+            self.looked = now;
+        }
+        self.drain_tun(self.looked == now)?;
         self.hand_over();
         self.follow_orders();
         self.pass_time(drained);
@@ -315,13 +324,14 @@ impl Running {
     async fn wait(&mut self) -> io::Result<()> {
         let due = self.endpoint.poll_timeout().map(|(at, _)| at);
         let retry = self.outlets.iter().filter_map(Outlet::retry_at).min();
-        let wake = [due, retry].into_iter().flatten().min();
-        if self.busy || wake.is_some_and(|at| at <= self.clock.now()) {
+        let look = self.looked + LOOK_EVERY;
+        let wake = [due, retry].into_iter().flatten().fold(look, Time::min);
+        if self.busy || wake <= self.clock.now() {
             // Lets the runtime look at the sockets, and other tasks have their turn.
             tokio::task::yield_now().await;
             return Ok(());
         }
-        self.timer.set(wake.filter(|at| *at != Time::NEVER))?;
+        self.timer.set(wake)?;
         std::future::poll_fn(|cx| {
             // All are asked, as only those that were asked will wake us.
             let mut ready = self.tun.poll_readable(cx);
@@ -437,8 +447,7 @@ impl Running {
 
     /// Takes what applications want to send.
     ///
-    /// Whenever the core is due, which happens at least some times a second, the device is asked
-    /// itself, as the runtime does not tell that it was deleted.
+    /// Now and then the device is asked itself, as the runtime does not tell that it was deleted.
     fn drain_tun(&mut self, look_myself: bool) -> io::Result<()> {
         for number in 0..READS_PER_TURN {
             let read = if look_myself && number == 0 {

@@ -536,8 +536,22 @@ impl Bond {
         }
     }
 
+    /// Sets the clocks of the sessions of all paths; what is sent, arrives or is due next relies on them.
+    fn tick_sessions(&mut self, now: Time, ctx: &mut Context<'_>) {
+        for i in 0..self.paths.len() {
+            self.tick_session(now, i, ctx);
+        }
+    }
+
+    fn tick_session(&mut self, now: Time, index: usize, ctx: &mut Context<'_>) {
+        if let Some(change) = self.paths[index].tick_session(now) {
+            self.changed(self.paths[index].tag, change, ctx);
+        }
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time, ctx: &mut Context<'_>) {
+        self.tick_sessions(now, ctx);
         let idle = now.since(self.last_packet);
         let mut scratch = [0; 256];
         let mut i = 0;
@@ -545,15 +559,12 @@ impl Bond {
             let alone = self.is_alone(i);
             let path = &mut self.paths[i];
             let tag = path.tag;
-            let was = path.health.state();
             let outcome = path.on_time(now, alone, idle, &mut self.lost, &mut scratch);
             if let Some(change) = outcome.change {
                 if matches!(change, Change::Down(_)) {
                     self.excuse_others(now);
                 }
                 self.changed(tag, change, ctx);
-            } else if was == PathState::Active && !self.paths[i].health.is_active() {
-                self.changed(tag, Change::Down(PathReason::SessionLost), ctx);
             }
             if outcome.greet {
                 self.greet(now, i);

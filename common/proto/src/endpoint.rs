@@ -41,9 +41,6 @@ use handover::Worker;
 
 /// Bytes that one train of datagrams may fill; the kernel's limit for one batch is 64 KiB.
 const TRAIN_BYTES: usize = 66_000;
-/// How often the handshake gate counts anew.
-const GATE_TICK: std::time::Duration = std::time::Duration::from_secs(1);
-
 /// Why the endpoint wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeReason {
@@ -93,7 +90,6 @@ pub struct Endpoint {
     seats: Vec<Option<Seat>>,
     restless: VecDeque<usize>,
     timers: BTreeSet<(Time, usize)>,
-    gate_due: Time,
     next_tag: u8,
     replies: VecDeque<(Vec<u8>, Address)>,
     handovers: VecDeque<(u8, Handover)>,
@@ -110,77 +106,65 @@ const REPLIES: usize = 64;
 
 impl Endpoint {
     /// A client's endpoint: one bond to one server. `seed` is fresh randomness.
-    pub fn client(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
+    pub fn client(config: ClientConfig, seed: [u8; 32]) -> Self {
         let identity = Identity::new(config.secret);
-        Self::client_with(identity, config, seed, now)
+        Self::client_with(identity, config, seed)
     }
 
     /// A server's endpoint: a bond per peer. `seed` is fresh randomness.
-    pub fn server(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
-        Self::new(
-            Side::Server,
-            Identity::new(config.secret),
-            config.mtu,
-            seed,
-            now,
-        )
+    pub fn server(config: ServerConfig, seed: [u8; 32]) -> Self {
+        Self::new(Side::Server, Identity::new(config.secret), config.mtu, seed)
     }
 
     /// The endpoints of a server with a worker for each of `seeds`, which are fresh randomness;
     /// at most [`limits::WORKERS`]. A lone one is [`Self::server`].
-    pub fn workers(config: &ServerConfig, seeds: &[[u8; 32]], now: Time) -> Vec<Self> {
+    pub fn workers(config: &ServerConfig, seeds: &[[u8; 32]]) -> Vec<Self> {
         let identity = Identity::new(config.secret);
-        Self::workers_with(&identity, config, seeds, now)
+        Self::workers_with(&identity, config, seeds)
     }
 
     /// A client without cryptography, for simulations.
     #[cfg(feature = "test-session")]
-    pub fn client_for_test(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
+    pub fn client_for_test(config: ClientConfig, seed: [u8; 32]) -> Self {
         let identity = Identity::for_test(config.secret);
-        Self::client_with(identity, config, seed, now)
+        Self::client_with(identity, config, seed)
     }
 
     /// A server without cryptography, for simulations.
     #[cfg(feature = "test-session")]
-    pub fn server_for_test(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
+    pub fn server_for_test(config: ServerConfig, seed: [u8; 32]) -> Self {
         Self::new(
             Side::Server,
             Identity::for_test(config.secret),
             config.mtu,
             seed,
-            now,
         )
     }
 
     /// The endpoints of a server with several workers without cryptography.
     #[cfg(feature = "test-session")]
-    pub fn workers_for_test(config: &ServerConfig, seeds: &[[u8; 32]], now: Time) -> Vec<Self> {
+    pub fn workers_for_test(config: &ServerConfig, seeds: &[[u8; 32]]) -> Vec<Self> {
         let identity = Identity::for_test(config.secret);
-        Self::workers_with(&identity, config, seeds, now)
+        Self::workers_with(&identity, config, seeds)
     }
 
     /// They share one identity, and with it one gate for handshakes.
-    fn workers_with(
-        identity: &Identity,
-        config: &ServerConfig,
-        seeds: &[[u8; 32]],
-        now: Time,
-    ) -> Vec<Self> {
+    fn workers_with(identity: &Identity, config: &ServerConfig, seeds: &[[u8; 32]]) -> Vec<Self> {
         assert!(
             seeds.len() <= limits::WORKERS,
             "an index has room for no more workers"
         );
         let of = seeds.len() as u8;
         let endpoint = |(number, seed): (u8, &[u8; 32])| {
-            let mut this = Self::new(Side::Server, identity.clone(), config.mtu, *seed, now);
+            let mut this = Self::new(Side::Server, identity.clone(), config.mtu, *seed);
             this.worker = Worker { number, of };
             this
         };
         (0..).zip(seeds).map(endpoint).collect()
     }
 
-    fn client_with(identity: Identity, config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
-        let mut this = Self::new(Side::Client, identity, config.mtu, seed, now);
+    fn client_with(identity: Identity, config: ClientConfig, seed: [u8; 32]) -> Self {
+        let mut this = Self::new(Side::Client, identity, config.mtu, seed);
         let server = PeerConfig {
             public: config.server,
             name: String::new(),
@@ -191,7 +175,7 @@ impl Endpoint {
         this
     }
 
-    fn new(side: Side, identity: Identity, mtu: u16, seed: [u8; 32], now: Time) -> Self {
+    fn new(side: Side, identity: Identity, mtu: u16, seed: [u8; 32]) -> Self {
         let mut rng = StdRng::from_seed(seed);
         // Zero means "unknown" on the wire.
         let boot = rng.next_u64() | 1;
@@ -210,7 +194,6 @@ impl Endpoint {
             seats: Vec::new(),
             restless: VecDeque::new(),
             timers: BTreeSet::new(),
-            gate_due: now + GATE_TICK,
             next_tag: 0,
             replies: VecDeque::new(),
             handovers: VecDeque::new(),
@@ -497,10 +480,6 @@ impl Endpoint {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time) {
-        if self.gate_due <= now {
-            self.gate_due = now + GATE_TICK;
-            self.identity.tick();
-        }
         while let Some(&(due, at)) = self.timers.first() {
             if due > now {
                 break;
@@ -580,12 +559,9 @@ impl Endpoint {
 
     /// When [`Self::handle_timeout`] wants to be called next, and why.
     pub fn poll_timeout(&mut self) -> Option<(Time, WakeReason)> {
-        let gate = (self.gate_due, WakeReason::Maintenance);
-        let bond = self.timers.first().and_then(|&(due, at)| {
-            let reason = self.seats.get(at)?.as_ref()?.due?.1;
-            Some((due, reason))
-        });
-        Some(bond.filter(|b| b.0 < gate.0).unwrap_or(gate))
+        let &(due, at) = self.timers.first()?;
+        let reason = self.seats.get(at)?.as_ref()?.due?.1;
+        Some((due, reason))
     }
 
     /// A picture of everything.

@@ -35,7 +35,7 @@ use crate::congestion::{RateController, RateSample};
 use crate::event::{PathReason, SocketId};
 use crate::frame::{Control, Frame, PathAck, Probe};
 use crate::limits;
-use crate::session::{Number, Session};
+use crate::session::{HANDSHAKE_MAX, Number, Session};
 use crate::stats::{PathSnapshot, PathState};
 use crate::store::PacketKey;
 use crate::time::Time;
@@ -51,8 +51,12 @@ const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
 /// First and longest wait before a handshake or HELLO is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How often boringtun's own timers are looked at.
-const SESSION_TICK: Duration = Duration::from_millis(250);
+/// How old the session's own clock may be when something is sent or arrives: a fraction of the second in which boringtun
+/// counts.
+const SESSION_CLOCK: Duration = Duration::from_millis(250);
+/// How often an idle session's timers are looked at: the shortest that runs while nothing passes takes 10 s (a keepalive), and
+/// a machine that runs on a battery is to sleep.
+const SESSION_TICK: Duration = Duration::from_secs(5);
 /// A path that was out of service for less than this was suspected wrongly.
 const FALSE_SUSPICION: Duration = Duration::from_millis(400);
 /// Weight of one datagram in the loss share that people see.
@@ -194,7 +198,7 @@ pub struct Path {
     blind_since: Option<Time>,
     next_handshake: Option<Time>,
     handshake_wait: Duration,
-    next_session_tick: Time,
+    last_session_tick: Time,
     pings: u32,
     /// How many of these were sent while it was trusted: an answer to one says nothing of a suspicion.
     trusted_pings: u32,
@@ -253,7 +257,7 @@ impl Path {
             blind_since: None,
             next_handshake: None,
             handshake_wait: RETRY_MIN,
-            next_session_tick: now + SESSION_TICK,
+            last_session_tick: now,
             pings: 0,
             trusted_pings: 0,
         }
@@ -627,7 +631,7 @@ impl Path {
             Greeting::Idle | Greeting::Done => None,
         };
         [
-            Some(self.next_session_tick),
+            Some(self.last_session_tick + SESSION_TICK),
             self.loss_check,
             self.health.next_due(&self.rtt, &self.signs(alone, idle)),
             self.tick_due(),
@@ -651,10 +655,6 @@ impl Path {
         scratch: &mut [u8],
     ) -> TimeOutcome {
         let mut outcome = TimeOutcome::default();
-        if self.next_session_tick <= now {
-            self.next_session_tick = now + SESSION_TICK;
-            self.session_tick(now, scratch);
-        }
         if self.session_is_old(now) && self.next_handshake.is_none() {
             self.start_handshake(now);
         }
@@ -709,20 +709,28 @@ impl Path {
         self.initiator && self.session.age(now).is_some_and(|age| age >= OLD)
     }
 
-    fn session_tick(&mut self, now: Time, scratch: &mut [u8]) {
+    /// Lets the session's timers run, unless they just did. To be called before anything is sealed or opened: the session
+    /// notes all times by the clock that this sets, and keys that are too old are gone afterwards.
+    pub fn tick_session(&mut self, now: Time) -> Option<Change> {
+        if now.since(self.last_session_tick) < SESSION_CLOCK {
+            return None;
+        }
+        self.last_session_tick = now;
         let was = self.session.is_established();
-        let tick = self.session.tick(now, scratch);
+        let mut out = [0; HANDSHAKE_MAX];
+        let tick = self.session.tick(now, &mut out);
         // A responder's session may ask for a handshake too; ours never starts one.
-        if let Some(len) = tick.send.filter(|_| self.initiator || scratch[0] == 4) {
-            self.raw.push_back((scratch[..len].to_vec(), None));
+        if let Some(len) = tick.send.filter(|_| self.initiator || out[0] == 4) {
+            self.raw.push_back((out[..len].to_vec(), None));
         }
-        if was && !tick.established {
-            self.greeting = Greeting::Idle;
-            self.health.disconnected(now, PathReason::SessionLost);
-            if self.initiator {
-                self.start_handshake(now);
-            }
+        if !was || tick.established {
+            return None;
         }
+        self.greeting = Greeting::Idle;
+        if self.initiator {
+            self.start_handshake(now);
+        }
+        self.health.disconnected(now, PathReason::SessionLost)
     }
 
     fn initiate(&mut self, now: Time, scratch: &mut [u8]) {

@@ -7,8 +7,9 @@
 //!   refuses instead;
 //! * it retries a lost handshake after 5 s, so the path asks for a fresh
 //!   initiation itself, sooner;
-//! * its timers have no deadline to ask for, so [`Session::tick`] is called
-//!   about four times a second;
+//! * its timers have no deadline to ask for, and it notes all times by a clock that only
+//!   they set, so [`Session::tick`] is called before anything is sealed or opened, some
+//!   times a second at most, and every few seconds while nothing is;
 //! * the counter of each message is the path's packet number, read from the
 //!   plain header.
 //!
@@ -227,19 +228,12 @@ impl Identity {
         }
     }
 
-    /// Called about once a second: the gate counts anew.
-    pub fn tick(&self) {
-        match &self.kind {
-            IdentityKind::Wireguard { gate, .. } => gate.reset_count(),
-            #[cfg(feature = "test-session")]
-            IdentityKind::Test => {}
-        }
-    }
-
     /// Looks at a handshake initiation from a stranger.
     pub fn admit(&self, from: IpAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
         match &self.kind {
             IdentityKind::Wireguard { gate, .. } => {
+                // It counts anew once a second has passed since it last did.
+                gate.reset_count();
                 let init = match gate.verify_packet(Some(from), datagram, out) {
                     Ok(Packet::HandshakeInit(init)) => init,
                     Ok(_) => return Admission::Refused(OpenError::Malformed),
@@ -435,7 +429,7 @@ impl Session {
         }
     }
 
-    /// Lets the session's own timers run; call about four times a second.
+    /// Lets the session's own timers run and sets its clock.
     pub fn tick(&mut self, now: Time, out: &mut [u8]) -> Tick {
         match &mut self.kind {
             Kind::Wireguard(tunn) => {

@@ -118,7 +118,7 @@ impl Town {
                     modes: Modes::default(),
                     mtu: MTU,
                 };
-                let mut client = Endpoint::client(config, secret(number + 1_000_000), now);
+                let mut client = Endpoint::client(config, secret(number + 1_000_000));
                 let uplink = Command::AddUplink {
                     socket: SocketId(0),
                     name: String::from("uplink"),
@@ -138,7 +138,6 @@ impl Town {
                     mtu: MTU,
                 },
                 [4; 32],
-                now,
             ),
             clients,
             last_used: vec![Time::ZERO; count],
@@ -167,8 +166,7 @@ impl Town {
             secret: SERVER,
             mtu: MTU,
         };
-        let now = self.now();
-        self.server = Endpoint::server(config, [5; 32], now);
+        self.server = Endpoint::server(config, [5; 32]);
         self.up = 0;
         self.weight = 0;
         for number in 0..self.clients.len() {

@@ -38,12 +38,12 @@ impl Pair {
             mtu: MTU,
         };
         let now = Time::from_millis(1);
-        let mut client = Endpoint::client(config, [3; 32], now);
+        let mut client = Endpoint::client(config, [3; 32]);
         let server_config = ServerConfig {
             secret: server_secret,
             mtu: MTU,
         };
-        let mut server = Endpoint::server(server_config, [4; 32], now);
+        let mut server = Endpoint::server(server_config, [4; 32]);
         let public = public_key(&secret);
         let name = String::from("bench");
         let peer = PeerConfig {

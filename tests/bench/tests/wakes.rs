@@ -31,6 +31,8 @@ struct Link {
     to_client: VecDeque<(Time, Vec<u8>)>,
     paced: u32,
     arrived: u32,
+    /// Moments at which the client or the server asked for time.
+    timeouts: [u32; 2],
 }
 
 impl Link {
@@ -48,8 +50,8 @@ impl Link {
             mtu: MTU,
         };
         let mut link = Link {
-            client: Endpoint::client(config, [3; 32], now),
-            server: Endpoint::server(server, [4; 32], now),
+            client: Endpoint::client(config, [3; 32]),
+            server: Endpoint::server(server, [4; 32]),
             now,
             out: Vec::new(),
             free: now,
@@ -57,6 +59,7 @@ impl Link {
             to_client: VecDeque::new(),
             paced: 0,
             arrived: 0,
+            timeouts: [0; 2],
         };
         let peer = PeerConfig {
             public: public_key(&secret),
@@ -136,9 +139,11 @@ impl Link {
                 && at <= self.now
             {
                 self.paced += u32::from(reason == WakeReason::Pace);
+                self.timeouts[0] += 1;
                 self.client.handle_timeout(self.now);
             }
             if due(&mut self.server) <= self.now {
+                self.timeouts[1] += 1;
                 self.server.handle_timeout(self.now);
             }
             self.drain();
@@ -196,4 +201,18 @@ fn a_lone_packet_does_not_wait_for_a_train() {
         link.until(then);
         assert_eq!(link.send(2, 300), 1, "it left in the turn it came in");
     }
+}
+
+#[test]
+fn an_idle_bond_wakes_neither_side_more_than_every_four_seconds() {
+    let mut link = Link::connected();
+    link.until(Time::from_millis(200));
+    link.flow(20, 1);
+    // Until the last is repaired, probed and measured that traffic brings with it.
+    link.until(Time::from_millis(60_000));
+    link.timeouts = [0; 2];
+    link.until(Time::from_millis(660_000));
+    let [client, server] = link.timeouts;
+    eprintln!("{client} and {server} wake-ups in ten idle minutes");
+    assert!(client <= 150 && server <= 150, "{client} and {server}");
 }

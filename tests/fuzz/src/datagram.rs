@@ -114,8 +114,8 @@ impl World {
         };
         let mut world = World {
             now,
-            client: Side::new(Endpoint::client_for_test(client, [3; 32], now)),
-            server: Side::new(Endpoint::server_for_test(server, [4; 32], now)),
+            client: Side::new(Endpoint::client_for_test(client, [3; 32])),
+            server: Side::new(Endpoint::server_for_test(server, [4; 32])),
         };
         let peer = PeerConfig {
             public: public_key(&CLIENT_SECRET),

@@ -142,7 +142,7 @@ impl World {
             lives: 1,
             mtu: plan.mtu,
             modes: plan.modes,
-            client: new_client(plan.modes, plan.mtu, seed_bytes(seed, 0), 0),
+            client: new_client(plan.modes, plan.mtu, seed_bytes(seed, 0)),
             server: new_server(plan.mtu, seed_bytes(seed, 1), 0),
             totals: Default::default(),
             uplinks: uplinks
@@ -584,7 +584,7 @@ impl World {
         self.totals[0].add(&snapshot);
         self.lives += 1;
         let seed = seed_bytes(self.seed, self.lives);
-        self.client = new_client(self.modes, self.mtu, seed, self.now);
+        self.client = new_client(self.modes, self.mtu, seed);
         for index in 0..self.uplinks.len() {
             if self.uplinks[index].present {
                 self.add_uplink(index);
@@ -769,7 +769,7 @@ fn server_address(version: Version) -> SocketAddr {
     SocketAddr::new(ip, SERVER_PORT)
 }
 
-fn new_client(modes: Modes, mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
+fn new_client(modes: Modes, mtu: u16, seed: [u8; 32]) -> Endpoint {
     let server = marline_proto::public_key(&SERVER_SECRET);
     let config = ClientConfig {
         secret: CLIENT_SECRET,
@@ -777,7 +777,7 @@ fn new_client(modes: Modes, mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
         modes,
         mtu,
     };
-    Endpoint::client_for_test(config, seed, time(now))
+    Endpoint::client_for_test(config, seed)
 }
 
 fn new_server(mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
@@ -785,7 +785,7 @@ fn new_server(mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
         secret: SERVER_SECRET,
         mtu,
     };
-    let mut server = Endpoint::server_for_test(config, seed, time(now));
+    let mut server = Endpoint::server_for_test(config, seed);
     let peer = PeerConfig {
         public: marline_proto::public_key(&CLIENT_SECRET),
         name: "client".to_owned(),

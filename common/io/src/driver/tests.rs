@@ -132,7 +132,6 @@ impl Bond {
                 mtu,
             },
             key::fresh_seed().expect("randomness"),
-            clock.now(),
         );
         let client = Endpoint::client(
             ClientConfig {
@@ -142,7 +141,6 @@ impl Bond {
                 mtu,
             },
             key::fresh_seed().expect("randomness"),
-            clock.now(),
         );
         let (clients, servers) = ([CLIENT, CLIENT_V6], [SERVER, SERVER_V6]);
         let server = End::start(vec![server], clock, &servers, &clients).await;

@@ -60,13 +60,13 @@ mod linux {
             })
         }
 
-        /// Sets the moment to wake at; `None` is never.
-        pub(in crate::driver) fn set(&mut self, at: Option<Time>) -> io::Result<()> {
-            self.wanted = at;
-            match at {
-                Some(at) if self.armed.is_none_or(|armed| at < armed) => self.arm(at),
-                _ => Ok(()),
+        /// Sets the moment to wake at.
+        pub(in crate::driver) fn set(&mut self, at: Time) -> io::Result<()> {
+            self.wanted = Some(at);
+            if self.armed.is_some_and(|armed| armed <= at) {
+                return Ok(());
             }
+            self.arm(at)
         }
 
         fn arm(&mut self, at: Time) -> io::Result<()> {
@@ -120,9 +120,7 @@ mod linux {
                         match wanted {
                             // If it cannot be set, waking now is the safe side.
                             Some(at) if at > self.clock.now() && self.arm(at).is_ok() => {}
-                            // The moment that it was set to is no longer wanted at all.
-                            None => {}
-                            Some(_) => {
+                            _ => {
                                 self.wanted = None;
                                 return true;
                             }
@@ -167,11 +165,11 @@ mod other {
         }
 
         #[allow(clippy::unnecessary_wraps)] // as on Linux
-        pub(in crate::driver) fn set(&mut self, at: Option<Time>) -> io::Result<()> {
-            if self.armed != at {
-                let wait = |at: Time| at.since(self.clock.now());
-                self.sleep = at.map(|at| Box::pin(tokio::time::sleep(wait(at))));
-                self.armed = at;
+        pub(in crate::driver) fn set(&mut self, at: Time) -> io::Result<()> {
+            if self.armed != Some(at) {
+                let wait = at.since(self.clock.now());
+                self.sleep = Some(Box::pin(tokio::time::sleep(wait)));
+                self.armed = Some(at);
             }
             Ok(())
         }
@@ -212,7 +210,7 @@ mod tests {
         let mut late = Vec::new();
         for _ in 0..50 {
             let at = clock.now() + Duration::from_micros(700);
-            timer.set(Some(at)).expect("set");
+            timer.set(at).expect("set");
             elapsed(&mut timer).await;
             let now = clock.now();
             assert!(now >= at, "woken at {now:?}, set to {at:?}");
@@ -231,15 +229,17 @@ mod tests {
         let clock = Clock::start();
         let mut timer = Timer::new(clock).expect("the system has timers");
         timer
-            .set(Some(clock.now() + Duration::from_secs(3600)))
+            .set(clock.now() + Duration::from_secs(3600))
             .expect("set");
-        timer.set(Some(marline_proto::Time::ZERO)).expect("set");
+        timer.set(marline_proto::Time::ZERO).expect("set");
         elapsed(&mut timer).await;
         timer
-            .set(Some(clock.now() + Duration::from_micros(100)))
+            .set(clock.now() + Duration::from_micros(100))
             .expect("set");
-        timer.set(None).expect("set");
+        timer
+            .set(clock.now() + Duration::from_secs(3600))
+            .expect("set");
         let waited = tokio::time::timeout(Duration::from_millis(5), elapsed(&mut timer)).await;
-        assert!(waited.is_err(), "it was switched off");
+        assert!(waited.is_err(), "it was set to a later moment");
     }
 }

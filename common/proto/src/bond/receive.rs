@@ -58,6 +58,7 @@ impl Bond {
         let Some(index) = self.path_index(tag) else {
             return self.drop_packet("datagram_no_path");
         };
+        self.tick_session(now, index, ctx);
         let mut buf = ctx.pool.take();
         if buf.frame_room().len() < datagram.len().max(256) {
             // Larger than any datagram that we agreed to.

@@ -81,6 +81,7 @@ impl Bond {
         max_segments: usize,
         ctx: &mut Context<'_>,
     ) -> Option<Transmit> {
+        self.tick_sessions(now, ctx);
         if let Some(transmit) = self.poll_raw(now, out) {
             return Some(transmit);
         }

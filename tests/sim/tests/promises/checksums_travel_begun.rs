@@ -44,8 +44,8 @@ impl<W: FnMut(&mut [u8]) -> bool> Pair<W> {
             mtu: MTU,
         };
         let mut pair = Pair {
-            client: Endpoint::client_for_test(client, [3; 32], now),
-            server: Endpoint::server_for_test(server, [4; 32], now),
+            client: Endpoint::client_for_test(client, [3; 32]),
+            server: Endpoint::server_for_test(server, [4; 32]),
             now,
             wire,
         };

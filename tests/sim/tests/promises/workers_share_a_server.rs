@@ -100,10 +100,10 @@ impl Town {
                 modes: Modes::default(),
                 mtu: MTU,
             };
-            Endpoint::client_for_test(config, [70 + number as u8; 32], now)
+            Endpoint::client_for_test(config, [70 + number as u8; 32])
         };
         let mut town = Town {
-            workers: Endpoint::workers_for_test(&server, &seeds, now),
+            workers: Endpoint::workers_for_test(&server, &seeds),
             clients: (0..clients).map(client).collect(),
             now,
             steer,
@@ -316,7 +316,7 @@ fn a_peer_that_is_admitted_or_expelled_meanwhile_is_so_with_every_worker() {
             modes: Modes::default(),
             mtu: MTU,
         };
-        Endpoint::client_for_test(config, [99; 32], town.now)
+        Endpoint::client_for_test(config, [99; 32])
     });
     town.connect(1);
     town.run(100);
@@ -375,7 +375,7 @@ fn a_flood_of_initiations_costs_no_more_with_several_workers_than_with_one() {
     };
     let cookies = |workers: usize| {
         let seeds: Vec<[u8; 32]> = (0..workers).map(|number| [number as u8; 32]).collect();
-        let mut workers = Endpoint::workers(&server, &seeds, now);
+        let mut workers = Endpoint::workers(&server, &seeds);
         let mut client = Endpoint::client(
             ClientConfig {
                 secret: secret(0),
@@ -384,7 +384,6 @@ fn a_flood_of_initiations_costs_no_more_with_several_workers_than_with_one() {
                 mtu: MTU,
             },
             [3; 32],
-            now,
         );
         let uplink = Command::AddUplink {
             socket: SocketId(0),

@@ -50,7 +50,6 @@ impl Town {
                     mtu: 1360,
                 },
                 key::fresh_seed().expect("randomness"),
-                clock.now(),
             );
             let client = End::start(vec![client], clock, &CLIENTS[number..=number], &[SERVER]);
             town.clients.push(client.await);
@@ -125,7 +124,7 @@ impl Town {
 async fn start_server(secret: Key, clock: Clock, sockets: Vec<UplinkSocket>) -> End {
     let seeds = [(); 2].map(|()| key::fresh_seed().expect("randomness"));
     let config = ServerConfig { secret, mtu: 1360 };
-    let endpoints = Endpoint::workers(&config, &seeds, clock.now());
+    let endpoints = Endpoint::workers(&config, &seeds);
     let server = End::start(endpoints, clock, &[SERVER], &CLIENTS).await;
     server.handle.add_sockets(SocketId(0), sockets).await;
     server

@@ -508,6 +508,9 @@ impl Path {
             };
             self.rate.on_ack(now, &sample);
         }
+        let under_way = self.sent.inflight_bytes();
+        let pace = self.rate.pace();
+        self.pacer.arrived(now, under_way, self.packet_time(), pace);
         let change = self.health.progressed(now, alone);
         self.on_change(now, change)
     }

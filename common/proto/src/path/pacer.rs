@@ -5,6 +5,12 @@
 //! could have sent and nobody had anything for it. The share of such time tells
 //! a link that had room from one that was not asked: only when the pace was
 //! used do deliveries say anything about the link.
+//!
+//! What does not wait for the pacer (calls, copies) is charged to it all the same, and puts it in
+//! debt: bulk makes room until the link is through with it. What is known to have arrived occupies the
+//! link no longer, so the debt is never more than what is under way. Else a path of which too little was
+//! believed when it was given copies would pay for them long after they arrived, with nothing under way, and
+//! nothing that could correct the belief.
 
 use std::time::Duration;
 
@@ -73,6 +79,13 @@ impl Pacer {
         self.idle_of_late > ROOM_MIN
     }
 
+    /// No more than `under_way` bytes have not arrived: what was sent before them holds up nothing any more. The last
+    /// datagram, of `packet` at most, keeps its time all the same, or acknowledgements would set the pace.
+    pub fn arrived(&mut self, now: Time, under_way: u64, packet: Duration, pace: f64) {
+        let owed = Duration::from_secs_f64(under_way as f64 / pace.max(1.0));
+        self.next_send = self.next_send.min(now + owed.max(packet));
+    }
+
     /// A datagram of `len` bytes leaves at `pace` bytes per second.
     pub fn charge(&mut self, now: Time, len: usize, pace: f64) {
         let earliest = now - CREDIT;
@@ -121,6 +134,20 @@ mod tests {
     #[test]
     fn waiting_for_acknowledgements_is_not_idleness() {
         assert!(!send(0.5, true).is_idle());
+    }
+
+    #[test]
+    fn what_has_arrived_is_owed_no_longer() {
+        let packet = Duration::from_millis(15);
+        let next_ms = |under_way| {
+            let mut pacer = Pacer::new(Time::ZERO);
+            (0..100).for_each(|_| pacer.charge(Time::ZERO, 1_000, 100_000.0));
+            pacer.arrived(Time::from_millis(100), under_way, packet, 100_000.0);
+            pacer.next_send().since(Time::ZERO).as_millis()
+        };
+        assert_eq!(next_ms(100_000), 1_000, "what is under way is owed");
+        assert_eq!(next_ms(20_000), 300);
+        assert_eq!(next_ms(0), 115, "the pace is kept");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A call survives a walk out of the range of Wi-Fi.
+//! A call and a transfer survive a walk out of the range of Wi-Fi.
 
 use marline_sim::event::{Event, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
@@ -70,4 +70,20 @@ fn the_call_hardly_notices() {
         assert!(gap_ms <= 100, "{what}: {gap_ms}");
     }
     assert!(missed * 100 < sent, "{missed} of {sent} late or lost");
+}
+
+#[test]
+fn a_transfer_pauses_for_less_than_a_second_and_seldom_for_half_of_one() {
+    let mut pauses_ms: Vec<u64> = walks()
+        .map(|(seconds, direction, seed)| {
+            let stats = walk(seconds, direction, seed);
+            stats[0].longest_gap(1_000 * MS, u64::from(seconds + 8) * 1_000 * MS) / MS
+        })
+        .collect();
+    pauses_ms.sort_unstable();
+    let (longest, of_ten) = (
+        pauses_ms[pauses_ms.len() - 1],
+        pauses_ms[pauses_ms.len() * 9 / 10],
+    );
+    assert!(longest < 1_000 && of_ten < 500, "{pauses_ms:?}");
 }

@@ -72,6 +72,8 @@ const BASE_BUCKET: Duration = Duration::from_secs(5);
 const SPAN_US: u64 = 60_000;
 /// The same while the queue is far above its target and time is short.
 const HASTY_SPAN_US: u64 = 20_000;
+/// So many times the usual scatter of a delay a rate is taken over at least while a path starts.
+const SCATTERS: f64 = 25.0;
 /// The same on a link that jitters, µs: what arrives in a short span is a matter of luck.
 const NOISY_SPAN_US: u64 = 200_000;
 /// What leaves at once arrives one after the other, milliseconds ([`crate::path`]).
@@ -146,6 +148,11 @@ struct Policed {
     hold: Duration,
     /// How often it was found again though no more was sent.
     vain: u32,
+}
+
+/// Above this a queue is not the one that is aimed at, milliseconds.
+fn too_high_ms(target_ms: f64) -> f64 {
+    2.0 * target_ms + 2.0
 }
 
 /// A rate controller for one path and direction.
@@ -366,6 +373,10 @@ impl RateController {
         self.sent.note(now, self.pace);
         let queue_ms = self.queue_ms();
         if let Some(share) = self.losses.note(now, s, queue_ms, self.delivery.clock_us()) {
+            // What a full buffer drops is not usual: it would hide how much less arrives than was sent.
+            if share.queue_ms <= too_high_ms(target) {
+                self.losses.learn(&share);
+            }
             self.judge_losses(now, s, &share, target);
         }
         self.end_round(now, s);
@@ -373,6 +384,9 @@ impl RateController {
 
     fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
         let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
+        // The highest of many spans that jitter fills by chance would stand for the link.
+        let scatter = (SCATTERS * self.delay.noise_ms() * 1e3) as u64;
+        let span = span.max(scatter.min(NOISY_SPAN_US));
         let rates = self.delivery.rates(span, 0);
         if let Some(rates) = rates {
             self.seen = self.seen.max(rates.arrived);
@@ -410,7 +424,7 @@ impl RateController {
     fn cruise(&mut self, now: Time, s: &RateSample, target: f64, low: f64, dt: f64) {
         let rtt = s.rtt.as_secs_f64().max(0.005);
         let queue = self.queue_ms();
-        let high = 2.0 * target + 2.0;
+        let high = too_high_ms(target);
         self.room = self.shows_room(queue, low, high);
         if queue > target && !self.room {
             self.growth = GROWTH_MIN;

@@ -86,10 +86,15 @@ impl Losses {
         };
         *self = Losses {
             queue_before_ms: self.queue_ms,
-            usual: self.usual + (share.lost - self.usual) / 16.0,
+            usual: self.usual,
             ..Losses::default()
         };
         Some(share)
+    }
+
+    /// What a share was counts for what is usual.
+    pub fn learn(&mut self, share: &Share) {
+        self.usual += (share.lost - self.usual) / 16.0;
     }
 }
 

@@ -49,7 +49,7 @@ fn walks() -> impl Iterator<Item = (u32, Direction, u64)> {
     [3, 8].into_iter().flat_map(|seconds| {
         [Direction::Down, Direction::Up]
             .into_iter()
-            .flat_map(move |direction| (1..=3).map(move |seed| (seconds, direction, seed)))
+            .flat_map(move |direction| (1..=5).map(move |seed| (seconds, direction, seed)))
     })
 }
 

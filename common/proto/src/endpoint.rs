@@ -41,6 +41,7 @@ use handover::Worker;
 
 /// Bytes that one train of datagrams may fill; the kernel's limit for one batch is 64 KiB.
 const TRAIN_BYTES: usize = 66_000;
+
 /// Why the endpoint wants to be woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeReason {

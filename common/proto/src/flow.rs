@@ -292,8 +292,8 @@ impl FlowTable {
         }
     }
 
-    /// Whether a flow of which nothing is known is treated as one that will be long.
-    pub fn expect_long(&mut self, expect: bool, prospect: Prospect) {
+    /// Whether a flow of which nothing is known is treated as one that will be long, and what there is for flows.
+    pub fn set_prospect(&mut self, expect: bool, prospect: Prospect) {
         self.expect_long = expect;
         self.prospect = prospect;
     }
@@ -329,7 +329,6 @@ impl FlowTable {
             }
         }
         if known.is_none() {
-            // A window that was made for a shorter round trip is twice too large for it at most.
             flow.latency_max = self.prospect.latency_max();
         }
         flow.patience = if flow.steady {
@@ -495,7 +494,7 @@ mod tests {
     fn where_a_far_set_pays_what_may_become_long_begins_on_it() {
         let begins_steady = |pays, protocol, len| {
             let mut flows = FlowTable::default();
-            flows.expect_long(pays, Prospect::default());
+            flows.set_prospect(pays, Prospect::default());
             let mut first = packet(1, len);
             first.key.protocol = protocol;
             if protocol == 6 {

@@ -7,7 +7,7 @@
 //!
 //! Its round trip can be raised, though, by less than twofold at once: that fits into the
 //! window. When the sender has forgotten the shorter one, its window is larger, and the next
-//! step fits. So a flow that fills its best path for seconds, while all paths would carry more,
+//! step fits. So a flow that fills its best path for eight seconds, while all paths would carry more,
 //! gets a constant latency in steps, until the whole set ([`crate::span`]) is within it. Then it
 //! is a flow of that set like any other.
 //!
@@ -25,8 +25,7 @@ const FILLS: f64 = 0.7;
 /// A rate so far above that of the windows before is still growing: a CUBIC on its way needs no leading, its own queue
 /// will tell that it wants more.
 const GROWS: f64 = 1.04;
-/// In how many more windows it must have filled it than not ([`Lead::note_rate`]): two seconds, as long as a flow
-/// may take that is expected to be long.
+/// In how many more windows it must have filled it, without growing, than not ([`Lead::note_rate`]).
 const LASTS: u8 = 4;
 /// How much more than the flow gets the set must carry.
 const WORTH: f64 = 1.1;
@@ -63,7 +62,8 @@ pub struct Lead {
     latency: Duration,
     step: Option<Time>,
     filled: u8,
-    /// Of the windows in which it filled its path.
+    /// Of the windows in which it filled its path. It begins at nothing and comes near a rate that stands still in six
+    /// seconds; with the windows of [`LASTS`] that is eight until the first step.
     usual: f64,
 }
 
@@ -90,7 +90,8 @@ impl Lead {
         let rests = self
             .step
             .is_some_and(|step| now.since(step) < REMEMBERED_FOR);
-        if self.filled < LASTS || rests || rate * WORTH > prospect.carries {
+        let nowhere = prospect.latency.is_zero() || rate * WORTH > prospect.carries;
+        if self.filled < LASTS || rests || nowhere {
             return false;
         }
         let longest = (prospect.rtt + self.latency).mul_f64(STEP) - prospect.rtt;
@@ -153,7 +154,22 @@ mod tests {
     fn a_flow_that_asks_for_less_or_gets_nearly_all_is_left_alone() {
         assert_eq!(steps([30.0; 100]), (vec![], None), "less than its path");
         assert_eq!(steps([75.0; 100]), (vec![], None), "nearly all");
-        assert_eq!(steps([47.0; 3]), (vec![], None), "not for long");
+        assert_eq!(steps([47.0; 15]), (vec![], None), "not for long");
+        assert_eq!(steps([47.0; 16]).0.len(), 1, "for eight seconds");
+    }
+
+    #[test]
+    fn where_there_is_nothing_but_the_best_path_nobody_is_led() {
+        let alone = Prospect {
+            carries: 50.0,
+            latency: Duration::ZERO,
+            ..prospect()
+        };
+        let mut lead = Lead::default();
+        for window in 1..100 {
+            let now = Time::from_millis(window * WINDOW_MS);
+            assert!(!lead.note_rate(now, 40.0, &alone));
+        }
     }
 
     #[test]

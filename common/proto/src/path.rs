@@ -51,11 +51,11 @@ const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
 /// First and longest wait before a handshake or HELLO is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-/// How old the session's own clock may be when something is sent or arrives: a fraction of the second in which boringtun
-/// counts.
+/// How old the session's own clock may be when something is sent or arrives: far less than the shortest of its timers, a second.
 const SESSION_CLOCK: Duration = Duration::from_millis(250);
-/// How often an idle session's timers are looked at: the shortest that runs while nothing passes takes 10 s (a keepalive), and
-/// a machine that runs on a battery is to sleep.
+/// How often an idle session's timers are looked at: the shortest that matters while nothing passes takes 10 s (a
+/// keepalive; lost handshakes are repeated by the path itself, sooner than boringtun's 5 s), and a machine that runs on a battery is to
+/// sleep.
 const SESSION_TICK: Duration = Duration::from_secs(5);
 /// A path that was out of service for less than this was suspected wrongly.
 const FALSE_SUSPICION: Duration = Duration::from_millis(400);
@@ -520,6 +520,8 @@ impl Path {
         let down = self.health.last_down();
         let returned = change.is_some() && down.is_some_and(|t| now.since(t) > FALSE_SUSPICION);
         if returned {
+            // What an outage swallowed says nothing about the rate.
+            self.lost_since_ack = 0;
             self.rate.restart(now);
             self.trial = Trial::of_returned(now);
         }

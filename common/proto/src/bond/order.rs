@@ -105,6 +105,6 @@ impl Bond {
             carries: if leads { self.span.carries } else { 0.0 },
             latency: self.latency.get(),
         };
-        self.flows.expect_long(self.span.pays(), prospect);
+        self.flows.set_prospect(self.span.pays(), prospect);
     }
 }

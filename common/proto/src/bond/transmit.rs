@@ -469,7 +469,11 @@ impl Bond {
                 let latency = self.latency.get().min(flow.latency_max);
                 release::units(latency, now.since(stored.first_sent))
             }
-            Some(flow) => release::units(flow.lead.latency(), now.since(stored.first_sent)),
+            Some(flow) => {
+                // What it was led to may have gone.
+                let latency = flow.lead.latency().min(self.latency.get());
+                release::units(latency, now.since(stored.first_sent))
+            }
             None => 0,
         };
         let mut header = DataHeader {

@@ -3,8 +3,9 @@
 //! The base is the lowest delay of five to ten seconds. It can be wrong in one
 //! direction only, too low, when the route became longer. Two signs tell that
 //! from a queue: a delay that leaps and then stays level (a queue grows and
-//! shrinks, but never stands still; and it leaps by no more than what has to pass first), and a delay that stays high though so much less
-//! was sent that a queue would be gone. Either way the base is taken anew.
+//! shrinks, but never stands still; and it leaps by no more than what has to pass
+//! first), and a delay that stays high though so much less was sent that a queue
+//! would be gone. Either way the base is taken anew.
 //!
 //! On a link that jitters a single delay says nothing, and the lowest of ten
 //! seconds is a rare one. Such a link is looked at through the lowest delay of a

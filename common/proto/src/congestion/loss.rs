@@ -144,12 +144,17 @@ mod tests {
     #[test]
     fn the_queue_that_caused_a_loss_is_remembered() {
         let mut losses = Losses::default();
-        assert_eq!(note(&mut losses, 480, 20, 0), None);
-        assert_eq!(note(&mut losses, 500, 20, 0).unwrap().queue_ms, 500.0);
-        assert_eq!(note(&mut losses, 510, 20, 0), None);
-        losses.queue_ms = 0.0;
-        assert_eq!(note(&mut losses, 530, 0, 0).unwrap().queue_ms, 530.0);
-        assert_eq!(note(&mut losses, 540, 20, 0), None);
+        let mut share = |at_ms: u64, queue_ms: f64| {
+            let now = Time::from_millis(at_ms);
+            let begun = losses.note(now, &sample(20, 0, false), queue_ms, 0);
+            assert_eq!(begun, None);
+            let now = Time::from_millis(at_ms + 20);
+            let share = losses.note(now, &sample(20, 0, false), 0.0, 0);
+            share.map(|share| share.queue_ms)
+        };
+        assert_eq!(share(500, 90.0), Some(90.0));
+        assert_eq!(share(530, 0.0), Some(90.0), "just before");
+        assert_eq!(share(560, 0.0), Some(0.0));
     }
 
     #[test]

@@ -79,7 +79,7 @@ const POSTPONED_MAX: u32 = 4;
 /// Lateness from which the runtime's view of the sockets is not trusted, and is counted.
 const LATE: Duration = Duration::from_micros(500);
 /// Lateness that only a sleeping machine or a stopped process explains. An idle bond asks for time every five seconds, so a sleep
-/// that ends before it would have been asked is not noticed, nor does it matter.
+/// may last so much longer before it is noticed.
 const SLEPT: Duration = Duration::from_secs(3);
 /// The device is asked itself at least so often whether it is still there, as the runtime does not tell; a little less
 /// often than a bond asks for time, so that this alone wakes nobody who has one.

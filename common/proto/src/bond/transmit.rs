@@ -464,18 +464,14 @@ impl Bond {
         }
         let more = waits && (!on_trial || stored.steady);
         let again = stored.copies > 0;
-        let release = match self.flows.get_mut(stored.slot) {
-            Some(flow) if stored.steady => {
-                let latency = self.latency.get().min(flow.latency_max);
-                release::units(latency, now.since(stored.first_sent))
-            }
-            Some(flow) => {
-                // What it was led to may have gone.
-                let latency = flow.lead.latency().min(self.latency.get());
-                release::units(latency, now.since(stored.first_sent))
-            }
-            None => 0,
+        let latency = match self.flows.get_mut(stored.slot) {
+            Some(flow) if stored.steady => flow.latency_max,
+            Some(flow) => flow.lead.latency(),
+            None => Duration::ZERO,
         };
+        // The set may need less by now, or be gone.
+        let latency = latency.min(self.latency.get());
+        let release = release::units(latency, now.since(stored.first_sent));
         let mut header = DataHeader {
             more,
             duplicate,

@@ -24,36 +24,67 @@ pub enum Way {
     Down,
 }
 
+/// How a link changes. What is left out stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkChange {
+    /// Whose.
+    pub uplink: String,
+    /// Which directions.
+    #[serde(default)]
+    pub way: Way,
+    /// Its new rate, Mbit/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_mbit: Option<f64>,
+    /// Its new one-way delay, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<f64>,
+    /// Its new jitter, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter_ms: Option<f64>,
+    /// Its new share of lost packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+    /// Whether it swallows everything in silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blackhole: Option<bool>,
+    /// Its new MTU, bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u64>,
+}
+
+impl LinkChange {
+    /// Nothing changes yet.
+    pub fn of(uplink: &str, way: Way) -> Self {
+        LinkChange {
+            uplink: uplink.to_owned(),
+            way,
+            ..LinkChange::default()
+        }
+    }
+
+    /// What it makes of a link's parameters in the direction `way`; None if the other direction is meant.
+    pub fn applied(&self, way: Way, before: &LinkParams) -> Option<LinkParams> {
+        if self.way != Way::Both && self.way != way {
+            return None;
+        }
+        let mut after = before.clone();
+        after.rate_mbit = self.rate_mbit.or(before.rate_mbit);
+        after.delay_ms = self.delay_ms.unwrap_or(before.delay_ms);
+        after.jitter_ms = self.jitter_ms.unwrap_or(before.jitter_ms);
+        after.loss = self.loss.unwrap_or(before.loss);
+        after.blackhole = self.blackhole.unwrap_or(before.blackhole);
+        after.mtu = self.mtu.or(before.mtu);
+        Some(after)
+    }
+}
+
 /// Something that happens. Uplinks go by their names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
-    /// A link changes. What is left out stays as it is.
-    Link {
-        /// Whose.
-        uplink: String,
-        /// Which directions.
-        #[serde(default)]
-        way: Way,
-        /// Its new rate, Mbit/s.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        rate_mbit: Option<f64>,
-        /// Its new one-way delay, milliseconds.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        delay_ms: Option<f64>,
-        /// Its new jitter, milliseconds.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        jitter_ms: Option<f64>,
-        /// Its new share of lost packets.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        loss: Option<f64>,
-        /// Whether it swallows everything in silence.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        blackhole: Option<bool>,
-        /// Its new MTU, bytes.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        mtu: Option<u64>,
-    },
+    /// A link changes.
+    Link(LinkChange),
     /// The carrier goes or comes, and the client is told.
     Carrier {
         /// Whose.
@@ -106,7 +137,7 @@ impl Event {
     /// The uplink it concerns, if it is about one.
     pub fn uplink(&self) -> Option<&str> {
         match self {
-            Event::Link { uplink, .. }
+            Event::Link(LinkChange { uplink, .. })
             | Event::Carrier { uplink, .. }
             | Event::Remove { uplink }
             | Event::Add { uplink }
@@ -117,37 +148,6 @@ impl Event {
             | Event::Sleep { .. }
             | Event::SetMode { .. } => None,
         }
-    }
-
-    /// What a change of a link makes of its parameters `before`; None for the
-    /// other direction and for other events.
-    pub fn changed(&self, way: Way, before: &LinkParams) -> Option<LinkParams> {
-        let Event::Link {
-            way: meant,
-            rate_mbit,
-            delay_ms,
-            jitter_ms,
-            loss,
-            blackhole,
-            mtu,
-            ..
-        } = self
-        else {
-            return None;
-        };
-        if *meant != Way::Both && *meant != way {
-            return None;
-        }
-        let mut after = before.clone();
-        if rate_mbit.is_some() {
-            after.rate_mbit = *rate_mbit;
-        }
-        after.delay_ms = delay_ms.unwrap_or(before.delay_ms);
-        after.jitter_ms = jitter_ms.unwrap_or(before.jitter_ms);
-        after.loss = loss.unwrap_or(before.loss);
-        after.blackhole = blackhole.unwrap_or(before.blackhole);
-        after.mtu = mtu.or(before.mtu);
-        Some(after)
     }
 }
 
@@ -355,14 +355,11 @@ mod tests {
         assert_eq!(plan.flow.len(), 2);
         assert_eq!(plan.flow[0].start_s, 1.0);
         let down = &plan.uplink[0].down;
-        assert!(
-            plan.event[0]
-                .event
-                .changed(Way::Down, down)
-                .unwrap()
-                .blackhole
-        );
-        assert_eq!(plan.event[0].event.changed(Way::Up, down), None);
+        let Event::Link(change) = &plan.event[0].event else {
+            panic!("{:?}", plan.event[0].event);
+        };
+        assert!(change.applied(Way::Down, down).unwrap().blackhole);
+        assert_eq!(change.applied(Way::Up, down), None);
     }
 
     #[test]

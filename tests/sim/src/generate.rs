@@ -7,7 +7,7 @@
 
 use marline_proto::{Class, Mode, Modes, Role};
 
-use crate::event::{Event, Plan, UplinkSpec, Way};
+use crate::event::{Event, LinkChange, Plan, UplinkSpec, Way};
 use crate::link::{Jitter, LinkParams};
 use crate::packet::Version;
 use crate::rng::Rng;
@@ -113,16 +113,12 @@ fn narrow(mut plan: Plan, troubled_s: f64, choices: &mut Choices<'_>) -> Plan {
     if !choices.one_in(3) {
         return plan;
     }
-    let narrows = Event::Link {
-        uplink: choices.pick(&plan.uplink).name,
+    let uplink = choices.pick(&plan.uplink).name;
+    let narrows = Event::Link(LinkChange {
         way: choices.pick(&[Way::Both, Way::Up, Way::Down]),
-        rate_mbit: None,
-        delay_ms: None,
-        jitter_ms: None,
-        loss: None,
-        blackhole: None,
         mtu: Some(mtu(choices)),
-    };
+        ..LinkChange::of(&uplink, Way::Both)
+    });
     let at_s = choices.between(0.0, troubled_s);
     plan.with(at_s, narrows)
 }
@@ -230,15 +226,14 @@ fn flows(choices: &mut Choices<'_>) -> Vec<FlowSpec> {
 fn trouble(uplinks: &[UplinkSpec], choices: &mut Choices<'_>) -> Vec<(f64, Event)> {
     let uplink = choices.pick(uplinks).name;
     let way = choices.pick(&[Way::Both, Way::Both, Way::Up, Way::Down]);
-    let change = |rate_mbit, delay_ms, loss, blackhole| Event::Link {
-        uplink: uplink.clone(),
-        way,
-        rate_mbit,
-        delay_ms,
-        jitter_ms: None,
-        loss,
-        blackhole,
-        mtu: None,
+    let change = |rate_mbit, delay_ms, loss, blackhole| {
+        Event::Link(LinkChange {
+            rate_mbit,
+            delay_ms,
+            loss,
+            blackhole,
+            ..LinkChange::of(&uplink, way)
+        })
     };
     let lasts_s = choices.between(0.05, 3.0);
     match choices.below(12) {
@@ -333,16 +328,12 @@ fn trouble(uplinks: &[UplinkSpec], choices: &mut Choices<'_>) -> Vec<(f64, Event
 /// The first uplink is there, passes packets at a fair rate, and stays so.
 fn calm_down(plan: Plan, at_s: f64) -> Plan {
     let first = plan.uplink[0].name.clone();
-    let healed = Event::Link {
-        uplink: first.clone(),
-        way: Way::Both,
+    let healed = Event::Link(LinkChange {
         rate_mbit: Some(8.0),
-        delay_ms: None,
-        jitter_ms: None,
         loss: Some(0.0),
         blackhole: Some(false),
-        mtu: None,
-    };
+        ..LinkChange::of(&first, Way::Both)
+    });
     plan.with(at_s, healed)
         .with(
             at_s,

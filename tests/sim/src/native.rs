@@ -2,7 +2,7 @@
 //!
 //! "Share of the native sum" divides by what these runs carry.
 
-use crate::event::{Event, TimedEvent, Way};
+use crate::event::{Event, LinkChange, TimedEvent, Way};
 use crate::link::{Link, LinkParams, Nanos};
 use crate::packet::Side;
 use crate::workload::{FlowSpec, FlowStats, Traffic};
@@ -23,14 +23,17 @@ pub fn run(
     let mut traffic = Traffic::new(specs, MTU);
     let mut up: Link<Vec<u8>> = Link::new(up.clone(), seed);
     let mut down: Link<Vec<u8>> = Link::new(down.clone(), seed ^ 0x5555);
-    let mut changes: Vec<&TimedEvent> = events
+    let mut changes: Vec<(Nanos, &LinkChange)> = events
         .iter()
-        .filter(|timed| matches!(timed.event, Event::Link { .. }))
+        .filter_map(|timed| match &timed.event {
+            Event::Link(change) => Some((timed.at(), change)),
+            _ => None,
+        })
         .collect();
-    changes.sort_by(|a, b| b.at_s.total_cmp(&a.at_s));
+    changes.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
     loop {
         let deadlines = [
-            changes.last().map(|timed| timed.at()),
+            changes.last().map(|(at, _)| *at),
             traffic.next_deadline(),
             up.next_deadline(),
             down.next_deadline(),
@@ -43,9 +46,9 @@ pub fn run(
         else {
             return traffic.stats();
         };
-        while let Some(timed) = changes.pop_if(|timed| timed.at() <= now) {
+        while let Some((_, change)) = changes.pop_if(|(at, _)| *at <= now) {
             for (way, link) in [(Way::Up, &mut up), (Way::Down, &mut down)] {
-                if let Some(params) = timed.event.changed(way, link.params()) {
+                if let Some(params) = change.applied(way, link.params()) {
                     link.set(now, params);
                 }
             }
@@ -145,16 +148,10 @@ mod tests {
         let link = LinkParams::new(20.0, 15.0);
         let blackhole = |at_s, on| TimedEvent {
             at_s,
-            event: Event::Link {
-                uplink: String::new(),
-                way: Way::Up,
-                rate_mbit: None,
-                delay_ms: None,
-                jitter_ms: None,
-                loss: None,
+            event: Event::Link(LinkChange {
                 blackhole: Some(on),
-                mtu: None,
-            },
+                ..LinkChange::of("", Way::Up)
+            }),
         };
         let specs = [FlowSpec::bulk(Direction::Up, Algorithm::Cubic)];
         let events = [blackhole(3.0, true), blackhole(4.0, false)];

@@ -255,10 +255,10 @@ impl World {
                 .position(|uplink| uplink.spec.name == name)
         });
         match (event, index) {
-            (Event::Link { .. }, Some(index)) => {
+            (Event::Link(change), Some(index)) => {
                 let uplink = &mut self.uplinks[index];
                 for (way, link) in [(Way::Up, &mut uplink.up), (Way::Down, &mut uplink.down)] {
-                    if let Some(params) = event.changed(way, link.params()) {
+                    if let Some(params) = change.applied(way, link.params()) {
                         link.set(self.now, params);
                     }
                 }
@@ -301,7 +301,7 @@ impl World {
                 self.tell_client(Command::SetModes(self.modes));
             }
             (
-                Event::Link { .. }
+                Event::Link(_)
                 | Event::Carrier { .. }
                 | Event::Remove { .. }
                 | Event::Add { .. }

@@ -1,6 +1,6 @@
 //! The verbs of the promises.
 
-use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::event::{Event, LinkChange, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::report::{self, FlowReport, Report};
 use marline_sim::tcp::Algorithm;
@@ -43,16 +43,10 @@ pub fn pings() -> FlowSpec {
 
 /// A link begins or stops to swallow everything in silence.
 pub fn blackhole(uplink: &str, way: Way, on: bool) -> Event {
-    Event::Link {
-        uplink: uplink.to_owned(),
-        way,
-        rate_mbit: None,
-        delay_ms: None,
-        jitter_ms: None,
-        loss: None,
+    Event::Link(LinkChange {
         blackhole: Some(on),
-        mtu: None,
-    }
+        ..LinkChange::of(uplink, way)
+    })
 }
 
 /// Plays a plan in which nothing may happen that must not.

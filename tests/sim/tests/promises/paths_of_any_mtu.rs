@@ -1,7 +1,7 @@
 //! Whatever size a packet has, and however little a hop behind an uplink carries, it gets through,
 //! and one narrow uplink is nobody else's trouble.
 
-use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::event::{Event, LinkChange, Plan, UplinkSpec, Way};
 use marline_sim::link::{LinkParams, Nanos};
 use marline_sim::packet::{Side, Version};
 use marline_sim::tcp::Algorithm;
@@ -22,16 +22,10 @@ fn narrow(link: LinkParams, mtu: u64) -> LinkParams {
 
 /// From now on a hop behind the uplink carries no more than this.
 fn narrows(uplink: &str, way: Way, mtu: u64) -> Event {
-    Event::Link {
-        uplink: uplink.to_owned(),
-        way,
-        rate_mbit: None,
-        delay_ms: None,
-        jitter_ms: None,
-        loss: None,
-        blackhole: None,
+    Event::Link(LinkChange {
         mtu: Some(mtu),
-    }
+        ..LinkChange::of(uplink, way)
+    })
 }
 
 /// Full-size datagrams at a rate that the links bear, for five seconds.

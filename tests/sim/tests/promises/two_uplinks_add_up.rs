@@ -1,6 +1,6 @@
 //! One flow gets the sum of the uplinks, whichever way and whatever its algorithm.
 
-use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::event::{Event, LinkChange, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec};
@@ -46,16 +46,10 @@ fn one_upload_gets_the_sum_with_bbr() {
 }
 
 fn loses(share: f64) -> Event {
-    Event::Link {
-        uplink: "slow".to_owned(),
-        way: Way::Up,
-        rate_mbit: None,
-        delay_ms: None,
-        jitter_ms: None,
+    Event::Link(LinkChange {
         loss: Some(share),
-        blackhole: None,
-        mtu: None,
-    }
+        ..LinkChange::of("slow", Way::Up)
+    })
 }
 
 /// A path that carried next to nothing during a download loses much of that and of an upload's first packets.

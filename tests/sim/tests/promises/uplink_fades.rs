@@ -1,6 +1,6 @@
 //! A call and a transfer survive a walk out of the range of Wi-Fi.
 
-use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::event::{Event, LinkChange, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowStats};
@@ -25,16 +25,12 @@ fn walk(seconds: u32, direction: Direction, seed: u64) -> Vec<FlowStats> {
     let mut plan = Plan::new("walk", end_s + 5.0, uplinks, flows);
     for second in 0..seconds {
         let far = f64::from(second + 1) / f64::from(seconds);
-        let fades = Event::Link {
-            uplink: "wifi".to_owned(),
-            way: Way::Both,
+        let fades = Event::Link(LinkChange {
             rate_mbit: Some(70.0 * (1.0f64 / 70.0).powf(far)),
-            delay_ms: None,
             jitter_ms: Some(2.0 * 30.0f64.powf(far)),
             loss: Some(0.2 * far),
-            blackhole: None,
-            mtu: None,
-        };
+            ..LinkChange::of("wifi", Way::Both)
+        });
         plan = plan.with(4.0 + f64::from(second), fades);
     }
     plan = plan.with(end_s, blackhole("wifi", Way::Both, true));

@@ -167,6 +167,8 @@ pub struct RateController {
     sent: Sending,
     delivery: Delivery,
     delay: Delay,
+    /// The base delay before the last outage.
+    base_before: Option<u32>,
     busy_since_us: Option<u64>,
     last_update: Time,
     last_empty: Time,
@@ -200,6 +202,7 @@ impl RateController {
             sent: Sending::default(),
             delivery: Delivery::default(),
             delay: Delay::new(Time::ZERO),
+            base_before: None,
             busy_since_us: None,
             last_update: Time::ZERO,
             last_empty: Time::ZERO,
@@ -263,7 +266,9 @@ impl RateController {
     pub fn restart(&mut self, now: Time) {
         let capacity = (self.capacity / 2.0).max(FLOOR);
         let known = self.capacity > 0.0;
+        let base_before = self.base_delay();
         *self = RateController::new();
+        self.base_before = base_before;
         if known {
             self.capacity = capacity;
             self.pace = capacity;
@@ -303,8 +308,11 @@ impl RateController {
     }
 
     /// The base delay as a difference of stamps: comparable between paths of one direction.
+    ///
+    /// After an outage the former one stands until traffic shows another. Were it unknown, the path would count as far, and
+    /// beside flows that are content with the other paths no traffic would ever show it.
     pub fn base_delay(&self) -> Option<u32> {
-        self.delay.base()
+        self.delay.base().or(self.base_before)
     }
 
     /// Bytes that may be in flight.

@@ -193,6 +193,8 @@ pub struct Path {
     promised_more: bool,
     loss_check: Option<Time>,
     loss_share: f64,
+    /// The same when it was last trusted.
+    trusted_loss_share: f64,
     lost_since_ack: u32,
     /// Since when what is lost and delivered says nothing of the rate: only the size was wrong.
     blind_since: Option<Time>,
@@ -253,6 +255,7 @@ impl Path {
             promised_more: false,
             loss_check: None,
             loss_share: 0.0,
+            trusted_loss_share: 0.0,
             lost_since_ack: 0,
             blind_since: None,
             next_handshake: None,
@@ -520,8 +523,9 @@ impl Path {
         let down = self.health.last_down();
         let returned = change.is_some() && down.is_some_and(|t| now.since(t) > FALSE_SUSPICION);
         if returned {
-            // What an outage swallowed says nothing about the rate.
+            // What an outage swallowed says nothing about the rate, nor about what is lost from now on.
             self.lost_since_ack = 0;
+            self.loss_share = self.trusted_loss_share;
             self.rate.restart(now);
             self.trial = Trial::of_returned(now);
         }
@@ -596,6 +600,9 @@ impl Path {
             let share = f64::from(lost) / f64::from(total);
             let weight = (f64::from(total) * LOSS_WEIGHT).min(1.0);
             self.loss_share += (share - self.loss_share) * weight;
+        }
+        if self.health.is_active() {
+            self.trusted_loss_share = self.loss_share;
         }
     }
 

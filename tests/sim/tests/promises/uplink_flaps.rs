@@ -54,6 +54,37 @@ fn an_uplink_that_came_back_carries_its_share_within_three_seconds() {
     assert_eq!(world.violations(), []);
 }
 
+/// BBR asks for no more than the other uplink carries, so nothing but its low delay speaks for the one that came back.
+#[test]
+fn an_uplink_that_one_direction_lost_carries_again_whatever_is_asked_for() {
+    for (way, direction) in [(Way::Down, Direction::Down), (Way::Up, Direction::Up)] {
+        for algorithm in [Algorithm::Bbr, Algorithm::Cubic] {
+            for third in 0..3 {
+                let off_s = 4.0 + 0.17 * f64::from(third);
+                let plan = Plan {
+                    measure_from_s: off_s + 6.0,
+                    ..Plan::new(
+                        "return",
+                        16.0,
+                        fast_and_slow(),
+                        vec![bulk(direction, algorithm)],
+                    )
+                }
+                .with(off_s, blackhole("fast", way, true))
+                .with(off_s + 3.0, blackhole("fast", way, false));
+                let report = play(&plan);
+                // Far more than the slow link's 20.
+                let goodput = report.flows[0].goodput_mbit_s;
+                assert!(
+                    goodput >= 40.0,
+                    "{way:?} {algorithm:?} {off_s}: {}",
+                    report.text()
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn carrier_news_are_obeyed_at_once() {
     let flows = vec![bulk(Direction::Up, Algorithm::Cubic)];

@@ -36,6 +36,8 @@ pub struct Stored {
     pub steady: bool,
     /// Whether its sender waits for it, however long that takes.
     pub patient: bool,
+    /// When it came.
+    pub since: Time,
     /// When it was first sent.
     pub first_sent: Time,
     /// Transmissions so far.
@@ -59,7 +61,8 @@ impl Stored {
             Class::Realtime => age > limits::REALTIME_EXPIRY.max(rtt * 3),
             Class::Interactive | Class::Bulk if self.patient => {
                 let waited = now.since(self.first_sent.max(outage_end));
-                waited > limits::RETRANSMIT_AGE_MAX || age > limits::PACKET_LIFE
+                // What it waited for a path counts: it has lived since it came.
+                waited > limits::RETRANSMIT_AGE_MAX || now.since(self.since) > limits::PACKET_LIFE
             }
             Class::Interactive | Class::Bulk => age > limits::RETRANSMIT_AGE_MAX,
         }
@@ -148,6 +151,7 @@ pub(crate) mod tests {
             ordered: true,
             steady: false,
             patient: false,
+            since: Time::ZERO,
             first_sent: Time::ZERO,
             copies: 1,
             losses: 0,
@@ -155,6 +159,20 @@ pub(crate) mod tests {
             queued: false,
             opens: None,
         }
+    }
+
+    #[test]
+    fn a_packet_lives_from_when_it_came_however_often_nothing_could_pass() {
+        let rtt = Duration::from_millis(50);
+        let first_sent = Time::ZERO + limits::PACKET_LIFE - Duration::from_secs(1);
+        let packet = Stored {
+            patient: true,
+            first_sent,
+            ..stored(1)
+        };
+        let again_at = |now| packet.is_stale(now, now, rtt);
+        assert!(!again_at(first_sent + Duration::from_millis(500)));
+        assert!(again_at(first_sent + Duration::from_secs(2)));
     }
 
     #[test]

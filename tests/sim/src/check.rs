@@ -1,6 +1,7 @@
 //! What must hold in every run, whatever happens.
 //!
-//! * Nothing is invented: each packet that comes out was sent, byte for byte.
+//! * Nothing is invented: each packet that comes out was sent, byte for byte, and no longer ago than a network may
+//!   keep it.
 //! * Nothing comes out twice. (An end that was restarted has forgotten what it
 //!   delivered; what was on its way at that moment is not judged.)
 //! * TCP data comes out in the order it went in, except what its sender sends
@@ -108,7 +109,10 @@ impl Checker {
             out_of_order,
         } = traffic.faults();
         if invented > 0 && self.said.insert("invented") {
-            self.violated(now, format!("{invented} packets came out that nobody sent"));
+            self.violated(
+                now,
+                format!("{invented} packets came out that nobody sent of late"),
+            );
         }
         if twice > 0 && self.said.insert("twice") {
             self.violated(now, format!("{twice} packets came out twice"));

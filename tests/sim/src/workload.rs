@@ -21,8 +21,9 @@ const S: Nanos = 1_000 * MS;
 const REQUEST_BYTES: usize = 300;
 /// A SYN that was not answered is sent again after this long, then twice as long.
 const SYN_RETRY: Nanos = S;
-/// How long a packet is remembered. Nothing is on its way for longer.
-const LEDGER_KEEPS: Nanos = 30 * S;
+/// How long a packet is remembered: no network may keep it for longer (the maximum segment lifetime of RFC 9293), and
+/// the slowest link and the fullest queue add seconds. A retransmission may wait that long while nobody listens.
+const LEDGER_KEEPS: Nanos = (120 + 30) * S;
 
 /// Which way the bulk of a flow goes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +134,7 @@ impl FlowSpec {
 /// What must never happen, counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Faults {
-    /// Packets delivered that nobody sent (or with other bytes).
+    /// Packets delivered that nobody sent, or with other bytes, or longer ago than a network may keep them.
     pub invented: u64,
     /// Packets delivered more than once.
     pub twice: u64,

@@ -611,6 +611,7 @@ impl Bond {
             ordered: queued.ordered,
             steady: flow.steady,
             patient: queued.patient,
+            since: queued.since,
             first_sent: now,
             copies: 0,
             losses: 0,

@@ -76,6 +76,15 @@ fn packets_pass_within_a_second_after_ten_minutes_of_sleep() {
 }
 
 #[test]
+fn what_waits_for_a_sleeper_comes_out_while_it_may_or_never() {
+    // A sender tries again after ever longer, so each length finds its last attempt at another age.
+    for away_s in [20.0, 40.0, 60.0, 80.0, 100.0, 140.0, 180.0, 220.0, 300.0] {
+        let (ping, _) = away_for(away_s);
+        assert!(ping <= 1_000.0, "{ping} ms after {away_s} s of sleep");
+    }
+}
+
+#[test]
 fn a_clock_that_leaps_by_an_hour_costs_a_second() {
     let (ping, _) = away_for(3_600.0);
     assert!(ping <= 1_000.0, "{ping} ms after the leap");

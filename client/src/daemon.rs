@@ -28,7 +28,7 @@ use marline_io::signal;
 use marline_io::udp::{Family, UplinkSocket};
 use marline_proto::{ClientConfig, Command, Event, PathState, Snapshot, SocketId};
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::board::Board;
 use crate::control::{Reply, Request, Status};
@@ -43,11 +43,12 @@ use crate::uplinks::select::{Facts, Wish};
 use crate::uplinks::watch::{Watcher, facts};
 use crate::uplinks::{Uplink, UplinkChange, Uplinks, report};
 
-/// How often the slow matters are looked after.
+/// How often the slow matters are looked after while something has yet to work.
 const TICK: Duration = Duration::from_secs(2);
 
-/// Ticks between two looks whether our rules and routes are still there.
-const TICKS_PER_REPAIR: u64 = 5;
+/// How often it is looked whether our rules and routes are still there, which nobody announces, and names are tried
+/// again. While everything works, all else waits for this as well: what changes is announced, and the machine is to sleep.
+const REPAIR_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a path may shake hands in vain before the server's next address is tried on its
 /// uplink: a handshake is repeated after 0.25, 0.5, 1 and 2 seconds, so four were lost.
@@ -139,6 +140,7 @@ pub async fn run(
         added: BTreeMap::new(),
         journal,
         routed: false,
+        settled: false,
     };
     on_start();
     let result = daemon.work(watcher, stop_signal, patience, on_up).await;
@@ -386,6 +388,8 @@ struct Daemon<'a> {
     journal: Journal,
     /// Whether rules and routes are taken.
     routed: bool,
+    /// Whether every uplink's path was heard of when it was last looked at.
+    settled: bool,
 }
 
 impl Daemon<'_> {
@@ -399,9 +403,8 @@ impl Daemon<'_> {
     ) -> Result<(), Failure> {
         let mut events = self.engine.handle.events();
         let mut on_up = Some(on_up);
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut ticks = 0;
+        let mut ticked = Instant::now();
+        let mut repaired = ticked;
         let explain_at = Instant::now() + patience.unwrap_or(EXPLAIN_AFTER);
         let mut explained = false;
         let board = Arc::clone(&self.board);
@@ -412,6 +415,7 @@ impl Daemon<'_> {
         self.wish.endpoints = self.names.addresses();
         self.look(&watcher.facts().await?).await?;
         loop {
+            let tick_at = ticked + self.tick();
             tokio::select! {
                 signal = &mut stop_signal => {
                     tracing::info!("stopping: {signal}");
@@ -438,10 +442,11 @@ impl Daemon<'_> {
                     // The driver ended without being told to.
                     Err(broadcast::error::RecvError::Closed) => return Err(self.driver_ended()),
                 },
-                _ = tick.tick() => {
-                    ticks += 1;
+                () = sleep_until(tick_at) => {
+                    ticked = Instant::now();
                     self.look_after_paths().await?;
-                    if ticks % TICKS_PER_REPAIR == 0 {
+                    if ticked >= repaired + REPAIR_EVERY {
+                        repaired = ticked;
                         self.names.look_up();
                         self.repair().await?;
                     }
@@ -520,7 +525,17 @@ impl Daemon<'_> {
         Ok(())
     }
 
+    /// How long after a look at the slow matters the next one is due.
+    fn tick(&self) -> Duration {
+        if self.settled && self.routed {
+            REPAIR_EVERY
+        } else {
+            TICK
+        }
+    }
+
     async fn add_uplink(&mut self, uplink: Uplink) -> Result<(), Failure> {
+        self.settled = false;
         let present = routing::Present {
             rp_filter: apply::rp_filters(),
             ..Default::default()
@@ -642,14 +657,18 @@ impl Daemon<'_> {
         let Some(snapshot) = self.engine.handle.snapshot().await else {
             return Ok(());
         };
+        let unheard = |uplink: &Uplink| {
+            uplink.paused.is_none()
+                && path_of(&snapshot, uplink.socket) == Some((PathState::Connecting, 0))
+        };
+        // An uplink whose socket could not be opened makes it false again, when it is looked at next.
+        self.settled = !self.uplinks.held().any(unheard);
         let silent: Vec<String> = self
             .uplinks
             .held()
             .filter(|uplink| {
                 let waited = self.added.get(&uplink.socket).map(Instant::elapsed);
-                uplink.paused.is_none()
-                    && waited.is_some_and(|waited| waited > GIVE_UP_ADDRESS)
-                    && path_of(&snapshot, uplink.socket) == Some((PathState::Connecting, 0))
+                waited.is_some_and(|waited| waited > GIVE_UP_ADDRESS) && unheard(uplink)
             })
             .map(|uplink| uplink.name.clone())
             .collect();

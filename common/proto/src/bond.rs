@@ -11,6 +11,7 @@
 //! * [`silence`]: what is said of a path that brings nothing any more;
 //! * [`sizes`]: packets and paths that do not fit each other;
 //! * [`greet`]: who the other side is, and whether it started anew;
+//! * [`rest`]: what memory an idle bond gives back;
 //! * [`picture`]: all of it as figures.
 //!
 //! A packet that comes from the TUN is only sorted and queued here. It gets a
@@ -22,6 +23,7 @@ mod order;
 mod overflow;
 mod picture;
 mod receive;
+mod rest;
 mod silence;
 mod sizes;
 mod transmit;
@@ -132,6 +134,8 @@ pub struct Bond {
     last_ack: Time,
     last_evidence: Time,
     last_packet: Time,
+    /// The last packet after which it gave memory back.
+    rested: Option<Time>,
     up: bool,
     token: u64,
     arrived: Vec<PacketKey>,
@@ -212,6 +216,7 @@ impl Bond {
             last_ack: Time::ZERO,
             last_evidence: Time::ZERO,
             last_packet: Time::ZERO,
+            rested: None,
             up: false,
             token,
             arrived: Vec::new(),
@@ -585,6 +590,7 @@ impl Bond {
         {
             self.release_held(now, ctx);
         }
+        self.rest(now);
     }
 
     /// Server: half-open paths live for seconds, dead ones for minutes.

@@ -386,6 +386,13 @@ impl FlowTable {
         self.slots.get_mut(usize::from(slot))
     }
 
+    /// The bond is idle: gives back memory.
+    pub fn rest(&mut self) {
+        for flow in &mut self.slots {
+            flow.queue.shrink_to(limits::IDLE_ENTRIES);
+        }
+    }
+
     /// How many flows are remembered.
     pub fn count(&self) -> usize {
         self.by_key.len()

@@ -8,6 +8,8 @@ pub const FLOWS: usize = 16_384;
 /// A flow slot is given to another flow only after this long without a packet,
 /// so that copies of the old one have left the paths.
 pub const FLOW_IDLE: Duration = Duration::from_secs(10);
+/// Entries for which a list keeps room while its bond is idle: keepalives and handshakes need no more.
+pub const IDLE_ENTRIES: usize = 4;
 
 /// Flow slots whose headers are squeezed; more flows than this at once are rare, and each costs the receiver 500 bytes.
 pub const SQUEEZED_FLOWS: usize = 4_096;

@@ -304,6 +304,13 @@ impl Path {
         self.say(ping);
     }
 
+    /// Its bond is idle: gives back memory.
+    pub fn rest(&mut self, now: Time) {
+        self.sent.rest(now);
+        self.messages.shrink_to(limits::IDLE_ENTRIES);
+        self.raw.shrink_to(limits::IDLE_ENTRIES);
+    }
+
     /// Lets the trains leave that guess its rate, once. A backup is left alone.
     pub fn begin_train(&mut self) {
         if matches!(self.role, Role::Always | Role::Secondary) {

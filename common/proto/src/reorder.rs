@@ -290,6 +290,18 @@ impl Reorder {
         !self.blocked.is_empty()
     }
 
+    /// The bond is idle: gives back memory.
+    #[expect(
+        clippy::iter_over_hash_type,
+        reason = "each flow is looked at by itself, whatever the order"
+    )]
+    pub fn rest(&mut self) {
+        for flow in self.flows.values_mut() {
+            flow.window.shrink_to(limits::IDLE_ENTRIES);
+            flow.given_up.shrink_to(limits::IDLE_ENTRIES);
+        }
+    }
+
     /// The sender forgot everything: deliver what is here and start from zero.
     pub fn restart(&mut self, ready: &mut VecDeque<PacketBuf>) {
         for slot in std::mem::take(&mut self.blocked) {

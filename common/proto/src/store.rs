@@ -69,7 +69,7 @@ impl Stored {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Cell {
     generation: u32,
     stored: Option<Stored>,
@@ -80,13 +80,18 @@ struct Cell {
 pub struct Store {
     cells: Vec<Cell>,
     free: Vec<u32>,
+    /// That of a new cell.
+    generation: u32,
 }
 
 impl Store {
     /// Keeps a packet.
     pub fn insert(&mut self, stored: Stored) -> PacketKey {
         let index = self.free.pop().unwrap_or_else(|| {
-            self.cells.push(Cell::default());
+            self.cells.push(Cell {
+                generation: self.generation,
+                stored: None,
+            });
             (self.cells.len() - 1) as u32
         });
         let cell = &mut self.cells[index as usize];
@@ -118,6 +123,18 @@ impl Store {
         self.free.push(key.index);
         pool.put(stored.packet);
         Some((stored.slot, stored.seq))
+    }
+
+    /// The bond is idle: gives back memory, unless a packet is under way.
+    pub fn rest(&mut self) {
+        if self.count() > 0 {
+            return;
+        }
+        // Keys of packets that are gone may still be around, and shall find nothing later either.
+        let oldest = self.cells.iter().map(|cell| cell.generation).max();
+        self.generation = oldest.unwrap_or(self.generation);
+        self.cells = Vec::new();
+        self.free = Vec::new();
     }
 
     /// Packets under way.
@@ -185,5 +202,22 @@ pub(crate) mod tests {
         assert_eq!(store.remove(old, &mut pool), None);
         assert_eq!(store.get_mut(new).map(|s| s.seq), Some(2));
         assert_eq!(store.count(), 1);
+    }
+
+    #[test]
+    fn a_key_that_outlived_its_packet_finds_nothing_after_a_rest_either() {
+        let (mut store, mut pool) = (Store::default(), Pool::default());
+        let old: Vec<_> = (0..3).map(|seq| store.insert(stored(seq))).collect();
+        for key in &old {
+            store.remove(*key, &mut pool);
+        }
+        store.rest();
+        for seq in 3..6 {
+            store.insert(stored(seq));
+        }
+        assert!(old.iter().all(|key| store.get_mut(*key).is_none()));
+        // What is under way stays.
+        store.rest();
+        assert_eq!(store.count(), 3);
     }
 }

@@ -34,6 +34,7 @@ use super::Bond;
 use super::transmit::Pick;
 use crate::classify::{Class, THIN_RATE, Worth};
 use crate::config::{Mode, Role};
+use crate::limits;
 use crate::schedule::PathView;
 use crate::store::PacketKey;
 use crate::time::Time;
@@ -155,6 +156,13 @@ impl Copies {
         self.waiting.clear();
         self.tails.clear();
         self.echoes.clear();
+    }
+
+    /// The bond is idle: gives back memory.
+    pub fn rest(&mut self) {
+        self.waiting.shrink_to(limits::IDLE_ENTRIES);
+        self.tails.shrink_to(limits::IDLE_ENTRIES);
+        self.echoes.shrink_to(limits::IDLE_ENTRIES);
     }
 
     /// When the next burst is over, or the next echo due.

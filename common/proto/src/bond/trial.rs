@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::Bond;
 use super::transmit::{Pick, wants_more};
 use crate::classify::Class;
+use crate::limits;
 use crate::store::PacketKey;
 use crate::time::Time;
 
@@ -27,6 +28,11 @@ impl Recent {
     /// Forgets the packets.
     pub fn clear(&mut self) {
         self.keys.clear();
+    }
+
+    /// The bond is idle: gives back memory.
+    pub fn rest(&mut self) {
+        self.keys.shrink_to(limits::IDLE_ENTRIES);
     }
 
     fn push(&mut self, key: PacketKey) {

@@ -363,6 +363,12 @@ impl SentLog {
         }
     }
 
+    /// The bond is idle: gives back memory.
+    pub fn rest(&mut self, now: Time) {
+        self.forget(now);
+        self.log.shrink_to(limits::IDLE_ENTRIES);
+    }
+
     fn margin(&self, rtt: &Rtt) -> Duration {
         self.margin
             .max(REORDER_MARGIN_MIN)
@@ -481,6 +487,23 @@ mod tests {
             log.on_sent(Time::from_millis(counter), number(counter), out());
         }
         log
+    }
+
+    #[test]
+    fn what_was_in_flight_takes_no_room_once_the_bond_is_idle() {
+        let mut log = SentLog::default();
+        for n in 0..1_000 {
+            let ping = Outgoing {
+                eliciting: false,
+                ..out()
+            };
+            log.on_sent(Time::ZERO, number(n), ping);
+        }
+        log.rest(Time::ZERO + LOST_MEMORY * 2);
+        assert!(log.log.capacity() <= limits::IDLE_ENTRIES);
+        // The numbers go on.
+        log.on_sent(Time::from_millis(9_000), number(1_000), out());
+        assert_eq!(log.next(), 1_001);
     }
 
     #[test]

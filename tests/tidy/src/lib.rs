@@ -108,3 +108,37 @@ pub fn dependencies(package: &str, also_for_tests: bool) -> Vec<String> {
     names.dedup();
     names
 }
+
+/// The value of a constant that is a plain number or a duration, as it stands in prose: "2,048", "150 ms", "1.5 s".
+///
+/// # Panics
+/// If the file cannot be read.
+pub fn constant(file: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(root().join(file))
+        .unwrap_or_else(|error| panic!("{file}: {error}"));
+    let begin = format!("const {name}: ");
+    let line = text.lines().find(|line| line.contains(&begin))?;
+    let value = line.split_once(" = ")?.1.strip_suffix(';')?;
+    let number = |text: &str| text.replace('_', "").parse::<u64>().ok();
+    let of = |call: &str| number(value.strip_prefix(call)?.strip_suffix(')')?);
+    if let Some(s) = of("Duration::from_secs(") {
+        return Some(format!("{s} s"));
+    }
+    if let Some(ms) = of("Duration::from_millis(") {
+        let seconds = ms as f64 / 1e3;
+        return Some(if ms < 1_000 {
+            format!("{ms} ms")
+        } else {
+            format!("{seconds} s")
+        });
+    }
+    let digits = number(value)?.to_string();
+    let mut grouped = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    Some(grouped)
+}

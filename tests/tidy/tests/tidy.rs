@@ -222,3 +222,86 @@ fn the_simulators_session_is_not_in_what_is_shipped() {
         );
     }
 }
+
+#[test]
+fn the_protocols_page_names_the_figures_that_the_code_has() {
+    // Of each: the file, the constant, and the words around its value on the page.
+    let figures = [
+        ("limits.rs", "FLOWS", "at\nmost {} of them"),
+        (
+            "limits.rs",
+            "FLOW_IDLE",
+            "another flow only after {} without a packet",
+        ),
+        ("limits.rs", "SQUEEZED_FLOWS", "in slots from {} on"),
+        ("reorder.rs", "GIVEN_UP", "the last {} such places"),
+        ("limits.rs", "HOLD_MAX", "at the cap, **{}**"),
+        (
+            "limits.rs",
+            "HELD_PACKETS_PER_FLOW",
+            "Bounds: {} places behind a hole",
+        ),
+        ("reorder.rs", "PASSED", "({} when only unordered packets"),
+        ("limits.rs", "HELD_PACKETS", "{} waiting packets per bond"),
+        ("limits.rs", "RETRANSMIT_AGE_MAX", "forgotten after {}."),
+        ("limits.rs", "COPIES_MAX", "given up after {} transmissions"),
+        (
+            "limits.rs",
+            "RETRANSMIT_AGE_MAX",
+            "first sent more than {} ago",
+        ),
+        ("limits.rs", "REALTIME_EXPIRY", "ago (realtime: {}, or"),
+        ("limits.rs", "RETRANSMITS", "when {} wait already"),
+        (
+            "bond/silence.rs",
+            "OUTAGE_MIN",
+            "over any path for more than {}, packets",
+        ),
+        ("limits.rs", "PACKET_LIFE", "After {}, the longest"),
+        ("limits.rs", "BULK_EXPIRY", "and the {} of `queue_expired`"),
+        (
+            "limits.rs",
+            "BULK_EXPIRY",
+            "waited for more than {} (realtime",
+        ),
+        (
+            "limits.rs",
+            "REALTIME_EXPIRY",
+            "(realtime: {}; patient flows",
+        ),
+        ("limits.rs", "RECEIVE_WINDOW", "which is {} messages"),
+        (
+            "limits.rs",
+            "HALF_OPEN_PER_PEER",
+            "at most {} half-open paths",
+        ),
+        ("limits.rs", "HALF_OPEN_AGE", "forgotten after {}, and none"),
+        ("path/health.rs", "SUSPECT_MAX", "from *suspect* after {};"),
+        ("path/health.rs", "ALONE_PATIENCE", "dead after {}, or"),
+        (
+            "path/health.rs",
+            "IDLE_PROBE_BUSY",
+            "gets a PING after {} while",
+        ),
+        ("path/health.rs", "IDLE_KEEP", "After {} otherwise"),
+        ("path.rs", "RETRY_MIN", "is repeated after {}, 500 ms"),
+        ("path.rs", "RETRY_MAX", "then every {}; each"),
+    ];
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let page = marline_tidy::root().join("docs/protocol.md");
+    let page = one_line(&std::fs::read_to_string(page).unwrap());
+    let mut complaints = Vec::new();
+    for (file, name, words) in figures {
+        let Some(value) = marline_tidy::constant(&format!("common/proto/src/{file}"), name) else {
+            complaints.push(format!("{file}: no plain constant {name}"));
+            continue;
+        };
+        let words = one_line(words).replace("{}", &value);
+        if !page.contains(&words) {
+            complaints.push(format!(
+                "docs/protocol.md lacks \"{words}\" ({name} in {file})"
+            ));
+        }
+    }
+    none(&complaints);
+}

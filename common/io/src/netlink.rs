@@ -208,11 +208,6 @@ impl Route {
         }
     }
 
-    /// Whether it is a default route.
-    pub fn is_default(&self) -> bool {
-        self.prefix == 0
-    }
-
     /// The IP version it is for.
     pub fn family(&self) -> Family {
         Family::of(self.destination)

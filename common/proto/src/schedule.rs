@@ -14,9 +14,6 @@ use crate::config::{Mode, Role};
 use crate::limits;
 use crate::reach::NEAR_MS;
 
-/// Paths slower than the fastest by more than this one-way delay carry no bulk:
-/// the receiver could not hide the difference below an inner retransmission timeout.
-const SPREAD_MAX_MS: f64 = 150.0;
 /// A path far behind the others that adds less than this share is not worth its delay.
 const SHARE_MIN: f64 = 0.05;
 /// Below this spread a path is worth any share.
@@ -150,11 +147,12 @@ fn widen(order: &mut Order) {
     let Some(first) = order.usable.first().copied() else {
         return;
     };
+    let spread_max = limits::SPREAD_MAX.as_secs_f64() * 1e3;
     let mut sum = 0.0;
     for i in 0..order.usable.len() {
         let v = order.usable[i];
         let spread = v.base_ms - first.base_ms;
-        if v.delay_ms - first.delay_ms > SPREAD_MAX_MS || v.repairs_late(&first) {
+        if v.delay_ms - first.delay_ms > spread_max || v.repairs_late(&first) {
             continue;
         }
         if i > 0 && v.on_trial && (v.on_probation || spread > NEAR_MS) {

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::cli::{self, ClassWord, Cli, Command, Common, ModeWord};
 use crate::control::{Reply, Request, now_unix_s, unexpected};
-use crate::settings;
+use crate::settings::{self, Typed};
 use crate::show;
 
 /// How long a client that put everything back may take to disappear.
@@ -105,7 +105,8 @@ fn join(common: &Common, code: &str, force: bool) -> Result<(), Failure> {
     )
 }
 
-/// Writes the configuration so that nobody else can read it and a crash leaves the old or the new.
+/// Writes the configuration so that nobody else can read it and a crash leaves the old or the new. What `up` could not
+/// read does not take the place of anything.
 fn write_config(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
     let shown = path.display();
     if path.exists() && !force {
@@ -132,10 +133,16 @@ fn write_config(path: &Path, text: &str, force: bool) -> Result<(), Failure> {
         }
         let mut file = options.open(&new)?;
         file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, path)
+        file.sync_all()
     };
-    write().context(format!("cannot write {shown}"))
+    write().context(format!("cannot write {shown}"))?;
+    if let Err(failure) = settings::load(&new, &Typed::default()) {
+        let _ = fs::remove_file(&new);
+        return Err(failure
+            .while_doing("the join code makes no configuration that can be used")
+            .with_advice("ask the server's operator for a new one"));
+    }
+    fs::rename(&new, path).context(format!("cannot write {shown}"))
 }
 
 fn keygen(common: &Common) -> Result<(), Failure> {
@@ -273,7 +280,7 @@ mod machine {
     use crate::daemon::{self, Places};
     use crate::journal::Journal;
     use crate::service;
-    use crate::settings::{Settings, Typed};
+    use crate::settings::Settings;
     use crate::uplinks::UplinkReport;
 
     fn places(common: &Common) -> Places {
@@ -391,5 +398,29 @@ mod machine {
 
     pub(super) async fn uplinks(_common: &Common) -> Result<Vec<UplinkReport>, Failure> {
         unsupported()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_up_could_not_read_replaces_no_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("client.toml");
+        let key = key::encode(&[7; 32]);
+        let usable = |mtu: u16| {
+            format!(
+                "private_key = \"{key}\"\naddresses = [\"10.77.0.2/32\"]\nmtu = {mtu}\n\
+                 [server]\npublic_key = \"{key}\"\nendpoints = [\"192.0.2.1:51900\"]\n"
+            )
+        };
+        write_config(&path, &usable(1500), false).unwrap();
+        let refused = write_config(&path, &usable(2000), true).unwrap_err();
+        assert!(refused.to_string().contains("mtu"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), usable(1500));
+        let left: Vec<_> = fs::read_dir(directory.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
     }
 }

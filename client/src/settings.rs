@@ -20,6 +20,7 @@ use marline_io::config_file;
 use marline_io::failure::{Class, Context, Failure};
 use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_io::key;
+use marline_io::tun::MTU;
 use marline_proto::{Key, Mode, Modes, Role};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -36,12 +37,6 @@ const DEFAULT_INTERFACE: &str = "marline0";
 /// 1500; over IPv4 the datagram has 1480 bytes, so a hidden PPPoE hop (1492) on
 /// a DSL line passes it too. 1420 would gain 0.1 % on IPv4 and break there.
 const DEFAULT_MTU: u16 = 1400;
-
-/// The MTU that every IPv6 link must have; below it the TUN could carry no IPv6.
-const MTU_MIN: u16 = 1280;
-
-/// Larger inner packets fit no ordinary uplink.
-const MTU_MAX: u16 = 1500;
 
 /// The mark of our own datagrams and the number of our routing table: "ma" in
 /// ASCII, so that it is found in `ip rule` and collides with no tool's default.
@@ -170,10 +165,10 @@ macro_rules! checked {
 
 checked!(KeyText, String => Key, |text| key::decode(&text).map_err(|failure| failure.to_string()));
 checked!(Mtu, u16 => u16, |mtu| {
-    if (MTU_MIN..=MTU_MAX).contains(&mtu) {
+    if MTU.contains(&mtu) {
         Ok(mtu)
     } else {
-        Err(format!("an MTU of {mtu} is not possible: use {MTU_MIN} to {MTU_MAX}"))
+        Err(format!("an MTU of {mtu} is not possible: use {} to {}", MTU.start(), MTU.end()))
     }
 });
 checked!(InterfaceName, String => String, |name| {

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 use marline_io::failure::{Context, Failure};
 use marline_io::join_code::{ENDPOINTS_MAX, ServerEndpoint};
+use marline_io::tun::MTU;
 use marline_io::{config_file, key};
 use marline_proto::{Key, limits};
 use serde::{Deserialize, Deserializer, de};
@@ -27,12 +28,6 @@ pub const DEFAULT_PORT: u16 = 51900;
 /// The inner MTU when nobody says otherwise: a 1,500-byte link less IPv6 and UDP
 /// (48), WireGuard's envelope (32) and our frame header (20).
 pub const DEFAULT_MTU: u16 = 1400;
-
-/// The least an IPv6 link may carry (RFC 8200), and so the least inner MTU.
-pub const LEAST_MTU: u16 = 1280;
-
-/// The greatest inner MTU: what a buffer of the core holds.
-pub const GREATEST_MTU: u16 = 2000;
 
 /// `[::]` and `0.0.0.0` on the default port.
 fn default_listen() -> Vec<SocketAddr> {
@@ -297,10 +292,12 @@ fn mtu<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let mtu = u32::deserialize(deserializer)?;
     u16::try_from(mtu)
         .ok()
-        .filter(|mtu| (LEAST_MTU..=GREATEST_MTU).contains(mtu))
+        .filter(|mtu| MTU.contains(mtu))
         .ok_or_else(|| {
             de::Error::custom(format_args!(
-                "\"mtu\" is {mtu}: use {LEAST_MTU} to {GREATEST_MTU} bytes"
+                "\"mtu\" is {mtu}: use {} to {} bytes",
+                MTU.start(),
+                MTU.end()
             ))
         })
 }
@@ -371,7 +368,8 @@ mod tests {
             ("pool_v4 = \"10.77.0.0/31\"", "/1 to /30"),
             ("pool_v4 = \"10.77\"", "10.77.0.0/16"),
             ("pool_v6 = \"fd00::1/64\"", "write fd00::/64"),
-            ("mtu = 500", "1280 to 2000"),
+            ("mtu = 500", "1280 to 1500"),
+            ("mtu = 1501", "1280 to 1500"),
             ("mtu = \"big\"", "string"),
             ("interface = \"my tunnel\"", "1 to 15 letters"),
             ("interface = \"../../x\"", "1 to 15 letters"),

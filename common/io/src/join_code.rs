@@ -38,6 +38,7 @@ use marline_proto::Key;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::tun::MTU;
 
 /// What every code starts with, before the separator `1`.
 const PREFIX: &str = "marline";
@@ -178,7 +179,7 @@ pub struct JoinCode {
     pub v4: Option<Ipv4Addr>,
     /// The client's inner IPv6 address.
     pub v6: Option<Ipv6Addr>,
-    /// The largest inner packet, bytes, if the server asks for one.
+    /// The largest inner packet, bytes, if the server asks for one; within [`MTU`].
     pub mtu: Option<u16>,
 }
 
@@ -287,6 +288,9 @@ impl From<JoinCodeError> for Failure {
 impl JoinCode {
     /// The code as lower-case text. Upper-cased it is the same code, and smaller as a QR code.
     pub fn encode(&self) -> Result<String, JoinCodeError> {
+        if self.mtu.is_some_and(|mtu| !MTU.contains(&mtu)) {
+            return Err(JoinCodeError::CannotEncode("no client takes such an MTU"));
+        }
         if self.endpoints.is_empty() {
             return Err(JoinCodeError::CannotEncode(
                 "the server has no endpoint to offer",
@@ -413,8 +417,13 @@ impl JoinCode {
             .then(|| reader.array::<16>())
             .transpose()?;
         let mtu = (flags & HAS_MTU != 0)
-            .then(|| reader.array::<2>())
+            .then(|| reader.array::<2>().map(u16::from_be_bytes))
             .transpose()?;
+        if mtu.is_some_and(|mtu| !MTU.contains(&mtu)) {
+            return Err(JoinCodeError::Malformed(
+                "it asks for an MTU that no client takes",
+            ));
+        }
         Ok(JoinCode {
             expires_unix_s: u64::from_be_bytes(expires),
             secret,
@@ -422,7 +431,7 @@ impl JoinCode {
             endpoints,
             v4: v4.map(Ipv4Addr::from),
             v6: v6.map(Ipv6Addr::from),
-            mtu: mtu.map(u16::from_be_bytes),
+            mtu,
         })
     }
 }
@@ -611,6 +620,22 @@ mod tests {
                     "{at}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn an_mtu_that_no_client_takes_is_neither_written_nor_read() {
+        let bytes = unwrap(&code().encode().expect("encodes"));
+        for mtu in [0, 1279, 1501, 2000, u16::MAX] {
+            let strange = JoinCode {
+                mtu: Some(mtu),
+                ..code()
+            };
+            let error = strange.encode().expect_err("refused");
+            assert!(error.to_string().contains("MTU"), "{error}");
+            let written = [&bytes[..bytes.len() - 2], &mtu.to_be_bytes()].concat();
+            let error = JoinCode::decode(&wrap(&written), NOW).expect_err("refused");
+            assert!(error.to_string().contains("MTU"), "{error}");
         }
     }
 

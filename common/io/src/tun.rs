@@ -7,6 +7,8 @@
 
 pub mod offload;
 
+use std::ops::RangeInclusive;
+
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
@@ -21,12 +23,16 @@ pub(crate) use other::ActiveTun;
 #[cfg(not(target_os = "linux"))]
 pub use other::Tun;
 
+/// What the TUN device's MTU may be, bytes, at both ends: an IPv6 link must carry the least (RFC 8200, section 5), and
+/// what is longer than the most fits no ordinary uplink.
+pub const MTU: RangeInclusive<u16> = 1_280..=1_500;
+
 /// How the TUN device shall be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunOptions {
     /// The interface's name, at most 15 bytes. A `%d` in it becomes the first free number.
     pub name: String,
-    /// Its MTU, in bytes.
+    /// Its MTU, in bytes; within [`MTU`].
     pub mtu: u16,
     /// Packets that the kernel keeps for us while we are busy. Too few drop bursts before the
     /// flow queues can see them.

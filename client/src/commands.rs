@@ -285,7 +285,6 @@ mod machine {
 
     fn places(common: &Common) -> Places {
         Places {
-            config: common.config.clone(),
             state_dir: common.state_dir.clone(),
             control: control(common),
         }

@@ -66,8 +66,6 @@ const DYING: Duration = Duration::from_secs(2);
 /// Where a client keeps its things.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// The configuration file.
-    pub config: PathBuf,
     /// The directory of the undo journal and the log.
     pub state_dir: PathBuf,
     /// The control socket.
@@ -131,7 +129,6 @@ pub async fn run(
             ignore: settings.ignore.clone(),
         },
         settings,
-        places,
         netlink,
         engine,
         board: Arc::clone(&board),
@@ -372,9 +369,8 @@ impl Names {
     }
 }
 
-struct Daemon<'a> {
+struct Daemon {
     settings: Settings,
-    places: &'a Places,
     netlink: Netlink,
     engine: Engine,
     board: Arc<Board>,
@@ -392,7 +388,7 @@ struct Daemon<'a> {
     settled: bool,
 }
 
-impl Daemon<'_> {
+impl Daemon {
     /// Everything between start and stop.
     async fn work(
         &mut self,
@@ -697,13 +693,7 @@ impl Daemon<'_> {
 
     async fn why_not_up(&self) -> Failure {
         let uplinks = self.board.status().await.uplinks;
-        diagnose::why_not_up(
-            &uplinks,
-            &self.settings.endpoints,
-            &self.wish.endpoints,
-            &self.places.config,
-        )
-        .await
+        diagnose::why_not_up(&uplinks, &self.settings.endpoints, &self.wish.endpoints).await
     }
 
     /// The reverse of the start. Returns how many changes were put back.

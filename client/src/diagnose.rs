@@ -9,8 +9,7 @@
 //! or refuses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use marline_io::failure::{Class, Failure};
 use marline_io::join_code::ServerEndpoint;
@@ -21,10 +20,6 @@ use crate::uplinks::UplinkReport;
 
 /// How long the server's machine has for each answer: three times a slow satellite's round trip.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How far the clock may run behind the configuration file's date before it is suspected. A file
-/// can come from a machine whose clock runs ahead a little.
-const CLOCK_SLACK: Duration = Duration::from_secs(3600);
 
 /// What the server's machine was seen to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,18 +37,7 @@ pub async fn why_not_up(
     uplinks: &[UplinkReport],
     named: &[ServerEndpoint],
     resolved: &[SocketAddr],
-    config: &Path,
 ) -> Failure {
-    if clock_is_behind(config) {
-        return Failure::new(
-            Class::Network,
-            "the server does not answer, and this machine's clock is far off: it shows a time \
-             before the configuration file was written",
-        )
-        .with_advice(
-            "set the clock; the server ignores handshakes that seem to come from the past",
-        );
-    }
     if resolved.is_empty() {
         return Failure::new(
             Class::Network,
@@ -90,8 +74,8 @@ fn sentence(seen: Seen, remote: SocketAddr) -> Failure {
         Seen::Alive => (
             format!("the machine at {ip} answers, but not to our handshake on UDP port {port}"),
             "the keys do not belong together (compare `public_key` with `marline-server status` \
-             and this client with `marline-server peer list`), the clock of this machine went \
-             back, or a firewall drops that port; a new join code settles the keys",
+             and this client with `marline-server peer list`), or a firewall drops that port; a \
+             new join code settles the keys",
         ),
         Seen::Silence => (
             format!("the server cannot be reached: nothing comes back from {ip}, UDP port {port}"),
@@ -122,11 +106,6 @@ fn list(named: &[ServerEndpoint]) -> String {
         .map(ServerEndpoint::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-fn clock_is_behind(config: &Path) -> bool {
-    let written = std::fs::metadata(config).and_then(|metadata| metadata.modified());
-    written.is_ok_and(|written| SystemTime::now() + CLOCK_SLACK < written)
 }
 
 async fn look_at(remote: SocketAddr) -> Seen {
@@ -186,13 +165,7 @@ mod tests {
     }
 
     async fn told(remote: SocketAddr) -> String {
-        let failure = why_not_up(
-            &[uplink(Some(remote), None)],
-            &[],
-            &[remote],
-            Path::new("/"),
-        )
-        .await;
+        let failure = why_not_up(&[uplink(Some(remote), None)], &[], &[remote]).await;
         assert_eq!(failure.exit_code(), 5);
         failure.to_string()
     }
@@ -230,7 +203,7 @@ mod tests {
     async fn without_uplinks_each_interface_is_named_with_its_reason() {
         let at = "198.51.100.1:51900".parse().expect("an address");
         let uplinks = [uplink(None, Some("has no carrier"))];
-        let failure = why_not_up(&uplinks, &[], &[at], Path::new("/")).await;
+        let failure = why_not_up(&uplinks, &[], &[at]).await;
         assert!(
             failure
                 .to_string()
@@ -243,19 +216,7 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_is_not_found_is_named() {
         let named = ["vpn.example.org:51900".parse().expect("an endpoint")];
-        let failure = why_not_up(&[], &named, &[], Path::new("/")).await;
+        let failure = why_not_up(&[], &named, &[]).await;
         assert!(failure.to_string().contains("vpn.example.org"), "{failure}");
-    }
-
-    #[tokio::test]
-    async fn a_clock_before_the_configuration_is_suspected() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        let later = SystemTime::now() + Duration::from_secs(86_400);
-        file.as_file().set_modified(later).expect("date set");
-        let failure = why_not_up(&[], &[], &[], file.path()).await;
-        assert!(
-            failure.to_string().contains("clock is far off"),
-            "{failure}"
-        );
     }
 }

@@ -266,6 +266,19 @@ impl Bond {
         self.paths.last_mut()
     }
 
+    /// A path that was never answered goes on under another tag.
+    pub fn change_tag(
+        &mut self,
+        old: u8,
+        tag: u8,
+        (session, index): (Session, u32),
+        ctx: &mut Context<'_>,
+    ) {
+        if let Some(at) = self.path_index(old) {
+            ctx.freed.push(self.paths[at].take_tag(tag, session, index));
+        }
+    }
+
     /// The path with a tag.
     pub fn path_index(&self, tag: u8) -> Option<usize> {
         self.paths.iter().position(|p| p.tag == tag)

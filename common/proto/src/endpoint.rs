@@ -28,7 +28,7 @@ use crate::frame::CloseReason;
 use crate::limits;
 use crate::packet;
 use crate::path::Address;
-use crate::session::{Identity, Outer, outer};
+use crate::session::{Identity, Outer, Session, outer};
 use crate::stats::Snapshot;
 use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
@@ -450,13 +450,7 @@ impl Endpoint {
             return;
         };
         let server = seat.bond.peer_key();
-        while seat.bond.path_index(self.next_tag).is_some() {
-            self.next_tag = self.next_tag.wrapping_add(1);
-        }
-        let tag = self.next_tag;
-        self.next_tag = self.next_tag.wrapping_add(1);
-        let index = self.free_index(Some(tag));
-        let session = self.identity.session(server, index);
+        let (tag, session, index) = self.new_tag(server);
         let address = Address {
             socket,
             remote,
@@ -479,8 +473,37 @@ impl Endpoint {
         }
     }
 
+    /// Client: a tag that no path has, with the session of a path that is called so, and its index.
+    fn new_tag(&mut self, server: Key) -> (u8, Session, u32) {
+        let seat = self.seats.first().and_then(Option::as_ref);
+        while seat.is_some_and(|seat| seat.bond.path_index(self.next_tag).is_some()) {
+            self.next_tag = self.next_tag.wrapping_add(1);
+        }
+        let tag = self.next_tag;
+        self.next_tag = self.next_tag.wrapping_add(1);
+        let index = self.free_index(Some(tag));
+        (tag, self.identity.session(server, index), index)
+    }
+
+    /// Client: paths that nobody answers try another tag.
+    fn change_tags(&mut self, now: Time) {
+        while let Some(Some(seat)) = self.seats.first()
+            && let Some(path) = seat.bond.paths().iter().find(|p| p.wants_other_tag(now))
+        {
+            let (old, server) = (path.tag, seat.bond.peer_key());
+            let (tag, session, index) = self.new_tag(server);
+            self.with_bond(0, |bond, ctx| {
+                bond.change_tag(old, tag, (session, index), ctx)
+            });
+            self.by_index.insert(index, (0, tag));
+        }
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time) {
+        if self.side == Side::Client {
+            self.change_tags(now);
+        }
         while let Some(&(due, at)) = self.timers.first() {
             if due > now {
                 break;

@@ -51,6 +51,9 @@ const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
 /// First and longest wait before a handshake or HELLO is tried again.
 const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Initiations of a new path that go unanswered before it takes another tag: those that come at growing intervals. A
+/// round trip of two seconds is behind them by then.
+const INITIATIONS_PER_TAG: u8 = 4;
 /// How old the session's own clock may be when something is sent or arrives: far less than the shortest of its timers, a second.
 const SESSION_CLOCK: Duration = Duration::from_millis(250);
 /// How often an idle session's timers are looked at: the shortest that matters while nothing passes takes 10 s (a
@@ -200,6 +203,8 @@ pub struct Path {
     blind_since: Option<Time>,
     next_handshake: Option<Time>,
     handshake_wait: Duration,
+    /// Initiations under this tag, until one is answered.
+    unanswered: Option<u8>,
     last_session_tick: Time,
     pings: u32,
     /// How many of these were sent while it was trusted: an answer to one says nothing of a suspicion.
@@ -260,6 +265,7 @@ impl Path {
             blind_since: None,
             next_handshake: None,
             handshake_wait: RETRY_MIN,
+            unanswered: Some(0),
             last_session_tick: now,
             pings: 0,
             trusted_pings: 0,
@@ -276,6 +282,23 @@ impl Path {
     pub fn handshake_done(&mut self) {
         self.next_handshake = None;
         self.handshake_wait = RETRY_MIN;
+        self.unanswered = None;
+    }
+
+    /// Whether nobody ever answered on this path and the next attempt, which is due, should be made under another tag: the
+    /// server may remember the path of that tag from a former life of ours, whose clock was ahead of ours, and refuse
+    /// handshakes that seem older than its last one.
+    pub fn wants_other_tag(&self, now: Time) -> bool {
+        let due = self.next_handshake.is_some_and(|at| at <= now);
+        due && self.unanswered.is_some_and(|n| n >= INITIATIONS_PER_TAG)
+    }
+
+    /// Goes on under another tag, with a session that is as new. Returns the index that is free now.
+    pub fn take_tag(&mut self, tag: u8, session: Session, index: u32) -> u32 {
+        self.tag = tag;
+        self.session = session;
+        self.unanswered = Some(0);
+        std::mem::replace(&mut self.index, index)
     }
 
     /// Queues a message; the oldest goes when there are too many.
@@ -754,6 +777,7 @@ impl Path {
 
     fn initiate(&mut self, now: Time, scratch: &mut [u8]) {
         if let Some(len) = self.session.initiate(now, scratch) {
+            self.unanswered = self.unanswered.map(|n| n.saturating_add(1));
             // Only the latest can be answered.
             self.raw.retain(|(d, _)| d.first() != Some(&1));
             self.raw.push_back((scratch[..len].to_vec(), None));

@@ -657,6 +657,7 @@ impl Path {
             alone,
             idle,
             keeps: self.initiator,
+            probation_end: self.trial.probation_end(),
         }
     }
 

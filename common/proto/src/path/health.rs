@@ -12,6 +12,9 @@
 //!
 //! While no other path works there is nothing to lose: the first acknowledgement makes a dead path active.
 //!
+//! A path that came back is on probation for a moment ([`crate::path::trial`]) and goes on being asked as long, so that it
+//! is not relied on when it has died again in silence.
+//!
 //! A suspect path costs little when the suspicion was wrong: what it carried is
 //! sent again elsewhere, the copies are recognised, and the first
 //! acknowledgement ends the matter. So suspicion may be quick.
@@ -115,6 +118,8 @@ pub struct Signs {
     pub idle: Duration,
     /// A NAT may stand before this side, and forget who is behind it.
     pub keeps: bool,
+    /// It came back from the dead, and nothing depends on it until then.
+    pub probation_end: Option<Time>,
 }
 
 impl Signs {
@@ -296,6 +301,14 @@ impl Health {
         (DEAD_PROBE_MIN * 2u32.saturating_pow(self.probes.min(4))).min(DEAD_PROBE_MAX)
     }
 
+    /// When a path that came back is asked again. Nothing else is sent over it meanwhile, so if it dies anew, nobody would
+    /// notice before everything depends on it, acknowledgements of the others included.
+    fn proof_due(&self, rtt: &Rtt, signs: &Signs) -> Option<Time> {
+        let end = signs.probation_end.filter(|_| signs.busy())?;
+        let due = signs.last_traffic + RETURN_PROBE.max(rtt.smoothed() / 4);
+        Some(due.max(self.next_probe)).filter(|due| *due < end)
+    }
+
     /// When [`Self::on_time`] is needed next.
     pub fn next_due(&self, rtt: &Rtt, signs: &Signs) -> Option<Time> {
         match self.state {
@@ -309,7 +322,11 @@ impl Health {
                     signs.keeps.then_some(IDLE_KEEP)
                 };
                 match signs.oldest_inflight {
-                    None => idle.map(|idle| (signs.last_traffic + idle).max(self.next_probe)),
+                    None => {
+                        let idle =
+                            idle.map(|idle| (signs.last_traffic + idle).max(self.next_probe));
+                        self.proof_due(rtt, signs).or(idle)
+                    }
                     Some(oldest) if signs.alone => Some(
                         self.overdue_at(oldest, rtt, signs.packet)
                             .max(self.next_probe),
@@ -417,6 +434,7 @@ mod tests {
             alone,
             idle: Duration::ZERO,
             keeps: true,
+            probation_end: None,
         }
     }
 
@@ -504,6 +522,24 @@ mod tests {
             h.progressed(Time::from_millis(last + 3), false),
             Some(Change::Up(_))
         ));
+    }
+
+    #[test]
+    fn a_path_that_came_back_is_asked_until_something_may_depend_on_it() {
+        let (mut h, rtt) = active();
+        let returned = Signs {
+            last_traffic: Time::from_millis(50),
+            probation_end: Some(Time::from_millis(1_000)),
+            ..signs(None, false)
+        };
+        let (at, wish, _) = until_wish(&mut h, &rtt, returned, 50);
+        assert_eq!((at, wish), (70, Wish::Probe));
+        let proven = Signs {
+            last_traffic: Time::from_millis(985),
+            ..returned
+        };
+        let (at, ..) = until_wish(&mut h, &rtt, proven, 985);
+        assert_eq!(at, 1_985);
     }
 
     #[test]

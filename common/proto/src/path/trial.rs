@@ -51,9 +51,14 @@ impl Trial {
         self.until.is_none_or(|until| now < until)
     }
 
+    /// Until when nothing may depend on a path that came back.
+    pub fn probation_end(&self) -> Option<Time> {
+        self.returned.map(|at| at + PROBATION)
+    }
+
     /// Whether it came back so recently that nothing may depend on it.
     pub fn is_probation(&self, now: Time) -> bool {
-        self.is_open(now) && self.returned.is_some_and(|at| now.since(at) < PROBATION)
+        self.is_open(now) && self.probation_end().is_some_and(|end| now < end)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What Marline promises, proved with programs that everybody has.
 //!
 //! Figures say how fast something is; this says whether it works at all: real servers and clients
-//! ([`programs`]) through the bond, while uplinks go and come ([`uplinks`]), while the daemons are
-//! killed ([`restarts`]), over paths that carry less than they say ([`sizes`]), with two clients at once ([`two_clients`]), and when somebody types
+//! ([`programs`]) through the bond, while uplinks go and come ([`uplinks`]), while addresses change and the client
+//! stands still ([`moves`]), while the daemons are killed ([`restarts`]), over paths that carry less than they say ([`sizes`]), with two clients at once ([`two_clients`]), and when somebody types
 //! something wrong ([`bad_input`]). One line per promise; a part that cannot be finished is a
 //! broken promise too.
 
 mod bad_input;
+mod moves;
 mod programs;
 mod restarts;
 mod sizes;
@@ -39,6 +40,8 @@ pub enum Part {
     Programs,
     /// The same while an uplink goes and comes back
     Uplinks,
+    /// Other addresses, of an uplink and of a NAT, and a client that stands still
+    Moves,
     /// curl and large pings where the path carries less than the interface says
     Sizes,
     /// Two clients with the same address behind two NATs
@@ -66,7 +69,7 @@ impl Part {
             ],
             Part::TwoClients => &[NFT, CURL, NGINX],
             Part::Sizes => &[NFT, CURL, NGINX, ("ping", "iputils-ping")],
-            Part::Restarts | Part::BadInput => &[NFT],
+            Part::Restarts | Part::Moves | Part::BadInput => &[NFT],
         }
     }
 }
@@ -135,6 +138,7 @@ pub fn run(
             Part::Restarts => restarts::check(&mut promises, binaries, interrupt),
             Part::Programs => programs::check(&mut promises, binaries, interrupt),
             Part::Uplinks => uplinks::check(&mut promises, binaries, interrupt),
+            Part::Moves => moves::check(&mut promises, binaries, interrupt),
             Part::Sizes => sizes::check(&mut promises, binaries, interrupt),
             Part::TwoClients => two_clients::check(&mut promises, binaries, interrupt),
             Part::BadInput => bad_input::check(&mut promises, binaries, interrupt),
@@ -170,6 +174,10 @@ fn find(command: &str) -> Option<std::path::PathBuf> {
         .map(|directory| directory.join(command))
         .find(|candidate| candidate.is_file())
 }
+
+/// Longest time that what runs through the bond may stand still when an uplink goes or changes, ms. Far above what an
+/// idle machine shows, since this must hold on a busy one.
+const STALL_MAX_MS: u128 = 2_500;
 
 /// The lab's two uplinks: 50 Mbit/s with 15 ms and 20 Mbit/s with 60 ms of round trip.
 fn two_uplinks() -> [LinkPlan; 2] {

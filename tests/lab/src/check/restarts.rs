@@ -45,7 +45,7 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
         );
     }
 
-    let stream = Stream::start(&lab)?;
+    let stream = Stream::start(&lab, lab.client())?;
     pause(interrupt, 1.5)?;
     stream.mark();
     connected.kill()?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::netns::Namespace;
 use crate::topology::Lab;
 
 const PORT: u16 = 7700;
@@ -30,12 +31,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Connects the client with the host and starts to send.
-    pub(super) fn start(lab: &Lab) -> Result<Stream> {
+    /// Connects this client with the host and starts to send.
+    pub(super) fn start(lab: &Lab, client: &Namespace) -> Result<Stream> {
         let listener = lab.host().run(|| TcpListener::bind(("0.0.0.0", PORT)))??;
         let target = (crate::topology::HOST_V4.parse::<std::net::IpAddr>()?, PORT).into();
-        let client = lab
-            .client()
+        let client = client
             .run(|| TcpStream::connect_timeout(&target, Duration::from_secs(5)))?
             .context("cannot connect to the internet host")?;
         let (host, _) = listener.accept()?;

@@ -63,13 +63,14 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
 }
 
 /// A client in a home network, and the router that hides it.
-struct Site {
+pub(super) struct Site {
     client: Namespace,
-    _router: Namespace,
+    router: Namespace,
+    number: u8,
 }
 
 impl Site {
-    fn build(lab: &Lab, number: u8) -> Result<Site> {
+    pub(super) fn build(lab: &Lab, number: u8) -> Result<Site> {
         let client = lab.namespace(&format!("client{number}"))?;
         let router = lab.namespace(&format!("router{number}"))?;
         lab.server().ip(&format!(
@@ -107,8 +108,27 @@ impl Site {
         }
         Ok(Site {
             client,
-            _router: router,
+            router,
+            number,
         })
+    }
+
+    /// The client's namespace.
+    pub(super) fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// Gives the router another address, as providers do every night. The kernel forgets what was masqueraded behind the
+    /// old one. Returns the new one.
+    pub(super) fn change_public_address(&self) -> Result<String> {
+        let number = self.number;
+        let address = format!("10.202.{number}.3");
+        self.router.ip(&format!(
+            "addr flush dev dsl scope global\n\
+             addr add {address}/24 dev dsl\n\
+             route add default via 10.202.{number}.1"
+        ))?;
+        Ok(address)
     }
 
     /// The address of the tunnel's interface, "" if there is none.

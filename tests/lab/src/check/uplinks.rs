@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::programs::{Servers, WireGuard};
-use super::{Promises, ms, pause, two_uplinks};
+use super::{Promises, STALL_MAX_MS, ms, pause, two_uplinks};
 use crate::results::Direction;
 use crate::run::Interrupt;
 use crate::topology::{HOST_V4, HOST_V6, Lab, wan};
@@ -18,9 +18,6 @@ const LOST: usize = 0;
 /// When it goes and when it is back, s from the start of curl.
 const GOES_S: f64 = 1.5;
 const BACK_S: f64 = 4.5;
-/// Longest time that any of the programs may stand still, ms. Far above what an idle machine
-/// shows, since this must hold on a busy one.
-const STALL_MAX_MS: u128 = 2_500;
 /// What the uplink must carry from its return to the end of curl, Mbit/s: a fifth of its rate.
 const USED_AGAIN_MBIT_S: f64 = 10.0;
 

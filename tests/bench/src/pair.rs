@@ -13,8 +13,27 @@ use marline_proto::{
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// The largest inner packet, bytes.
 pub const MTU: u16 = 1400;
+/// Bytes of payload in a [`segment`]: what the headers and the timestamps leave.
+pub const SEGMENT: u16 = MTU - 52;
 /// Packets per round: a quarter of a millisecond's worth at 1.4 Gbit/s.
 pub const ROUND: usize = 32;
+
+const CLIENT_SECRET: [u8; 32] = [1; 32];
+const SERVER_SECRET: [u8; 32] = [2; 32];
+
+fn configs() -> (ClientConfig, ServerConfig) {
+    let client = ClientConfig {
+        secret: CLIENT_SECRET,
+        server: public_key(&SERVER_SECRET),
+        modes: Modes::default(),
+        mtu: MTU,
+    };
+    let server = ServerConfig {
+        secret: SERVER_SECRET,
+        mtu: MTU,
+    };
+    (client, server)
+}
 
 /// A bond with traffic from the client to the server.
 pub struct Pair {
@@ -30,21 +49,27 @@ pub struct Pair {
 impl Pair {
     /// A bond over so many paths that has carried traffic for most of a second.
     pub fn connected(paths: u16) -> Self {
-        let (secret, server_secret) = ([1; 32], [2; 32]);
-        let config = ClientConfig {
-            secret,
-            server: public_key(&server_secret),
-            modes: Modes::default(),
-            mtu: MTU,
-        };
+        let (client, server) = configs();
+        let ends = (
+            Endpoint::client(client, [3; 32]),
+            Endpoint::server(server, [4; 32]),
+        );
+        Self::of(ends, paths)
+    }
+
+    /// The same without cryptography: what is left is the core's own work.
+    pub fn connected_unsealed(paths: u16) -> Self {
+        let (client, server) = configs();
+        let ends = (
+            Endpoint::client_for_test(client, [3; 32]),
+            Endpoint::server_for_test(server, [4; 32]),
+        );
+        Self::of(ends, paths)
+    }
+
+    fn of((mut client, mut server): (Endpoint, Endpoint), paths: u16) -> Self {
         let now = Time::from_millis(1);
-        let mut client = Endpoint::client(config, [3; 32]);
-        let server_config = ServerConfig {
-            secret: server_secret,
-            mtu: MTU,
-        };
-        let mut server = Endpoint::server(server_config, [4; 32]);
-        let public = public_key(&secret);
+        let public = public_key(&CLIENT_SECRET);
         let name = String::from("bench");
         let peer = PeerConfig {
             public,
@@ -133,6 +158,19 @@ pub fn udp_packet(source: Ipv4Addr, len: u16) -> Vec<u8> {
     bytes[16..20].copy_from_slice(&[203, 0, 113, 2]);
     bytes[20..24].copy_from_slice(&[0x9c, 0x40, 0x01, 0xbb]);
     bytes[24..26].copy_from_slice(&(len - 20).to_be_bytes());
+    mend(&mut bytes);
+    bytes
+}
+
+/// A TCP segment with timestamps that fills the MTU, the `n`th of a download.
+pub fn segment(n: u32) -> Vec<u8> {
+    let mut bytes = udp_packet(CLIENT, MTU);
+    bytes[9] = 6;
+    bytes[20..24].copy_from_slice(&[0x01, 0xbb, 0x9c, 0x40]);
+    bytes[24..28].copy_from_slice(&(n * u32::from(SEGMENT)).to_be_bytes());
+    bytes[32..34].copy_from_slice(&[0x80, 0x10]);
+    bytes[40..44].copy_from_slice(&[1, 1, 8, 10]);
+    bytes[44..48].copy_from_slice(&(n / 5).to_be_bytes());
     mend(&mut bytes);
     bytes
 }

@@ -15,7 +15,9 @@ use marline_proto::packet::inspect;
 use marline_proto::queue::Queue;
 use marline_proto::reorder::{Arrived, Reorder};
 use marline_proto::session::{Identity, OVERHEAD, Opened, Session};
-use marline_proto::{PacketBuf, Pool, Time, public_key};
+use marline_proto::{Key, PacketBuf, Pool, Time, public_key};
+
+mod edges;
 
 use crate::pair::{MTU, Pair, ROUND, udp_packet};
 
@@ -28,36 +30,79 @@ type Named = (&'static str, fn() -> Step);
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 const FROM: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// All steps by name, with what makes them ready, in the order of the packet.
-const STEPS: [Named; 18] = [
+/// The steps without cryptography, in the order of the packet: they cost the same on every machine.
+const STEPS: [Named; 27] = [
+    ("split a super-packet of 45 packets", edges::split_super),
     ("read a packet's headers", read_headers),
+    ("clamp the MSS of a SYN", edges::clamp_mss),
+    ("cut a packet into IP fragments", edges::fragment),
     ("classify a packet", classify_packet),
     ("find a packet's flow", find_flow),
     ("queue a packet and take it out", queue),
+    ("order four paths", edges::order_paths),
+    ("choose among four paths for long flows", edges::choose_span),
+    ("squeeze a header", edges::squeeze_header),
+    ("restore a header", edges::restore_header),
     ("write a data header", write_header),
+    ("cut a frame into halves", edges::cut_halves),
+    ("join two halves", edges::join_halves),
     ("read a data frame", read_frame),
     ("encode an acknowledgement", encode_ack),
     ("decode an acknowledgement", decode_ack),
     ("put a packet in order", in_order),
     ("put two swapped packets in order", swapped),
+    ("complete the checksum of 1400 B", edges::complete_checksum),
+    ("join 45 packets with begun checksums", || {
+        edges::join_run(false)
+    }),
+    ("join 45 packets with whole checksums", || {
+        edges::join_run(true)
+    }),
+    ("seal and open 64 B without cryptography", || {
+        seal_and_open(64, Identity::for_test)
+    }),
+    ("seal and open 1400 B without cryptography", || {
+        seal_and_open(1400, Identity::for_test)
+    }),
+    ("32 packets, one path, without cryptography", || {
+        whole_way(Pair::connected_unsealed(1))
+    }),
+    ("32 packets, two paths, without cryptography", || {
+        whole_way(Pair::connected_unsealed(2))
+    }),
+    ("32 packets, four paths, without cryptography", || {
+        whole_way(Pair::connected_unsealed(4))
+    }),
+];
+
+/// The steps in which a packet is sealed or opened: other processors take other code for it.
+const SEALED: [Named; 8] = [
     ("seal 64 B", || seal(64)),
     ("seal 200 B", || seal(200)),
     ("seal 1400 B", || seal(1400)),
-    ("seal and open 64 B", || seal_and_open(64)),
-    ("seal and open 200 B", || seal_and_open(200)),
-    ("seal and open 1400 B", || seal_and_open(1400)),
-    ("32 packets through a bond of one path", || whole_way(1)),
-    ("32 packets through a bond of two paths", || whole_way(2)),
+    ("seal and open 64 B", || seal_and_open(64, Identity::new)),
+    ("seal and open 200 B", || seal_and_open(200, Identity::new)),
+    ("seal and open 1400 B", || {
+        seal_and_open(1400, Identity::new)
+    }),
+    ("32 packets, one path", || whole_way(Pair::connected(1))),
+    ("32 packets, two paths", || whole_way(Pair::connected(2))),
 ];
 
 /// The names of all steps.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    STEPS.iter().map(|(name, _)| *name)
+    STEPS.iter().chain(&SEALED).map(|(name, _)| *name)
+}
+
+/// Whether cryptography is part of the step of this name.
+pub fn is_sealed(name: &str) -> bool {
+    SEALED.iter().any(|(known, _)| *known == name)
 }
 
 /// The step of this name, made ready.
 pub fn named(name: &str) -> Option<Step> {
-    let (_, ready) = STEPS.iter().find(|(known, _)| *known == name)?;
+    let mut all = STEPS.iter().chain(&SEALED);
+    let (_, ready) = all.find(|(known, _)| *known == name)?;
     Some(ready())
 }
 
@@ -228,10 +273,10 @@ fn swapped() -> Step {
 }
 
 /// Two ends of a session that stands.
-fn sessions() -> (Session, Session) {
+fn sessions(identity: fn(Key) -> Identity) -> (Session, Session) {
     let (c, s) = ([1; 32], [2; 32]);
-    let mut client = Identity::new(c).session(public_key(&s), 7);
-    let mut server = Identity::new(s).session(public_key(&c), 9);
+    let mut client = identity(c).session(public_key(&s), 7);
+    let mut server = identity(s).session(public_key(&c), 9);
     let (mut a, mut b) = ([0; 256], [0; 256]);
     let len = client.initiate(Time::ZERO, &mut a).expect("a handshake");
     let reply = |opened| match opened {
@@ -257,7 +302,7 @@ fn data_frame(len: u16) -> Vec<u8> {
 }
 
 fn seal(len: u16) -> Step {
-    let (mut client, _) = sessions();
+    let (mut client, _) = sessions(Identity::new);
     let bytes = data_frame(len);
     let mut wire = vec![0; bytes.len() + OVERHEAD];
     Box::new(move || {
@@ -265,8 +310,8 @@ fn seal(len: u16) -> Step {
     })
 }
 
-fn seal_and_open(len: u16) -> Step {
-    let (mut client, mut server) = sessions();
+fn seal_and_open(len: u16, identity: fn(Key) -> Identity) -> Step {
+    let (mut client, mut server) = sessions(identity);
     let bytes = data_frame(len);
     let mut wire = vec![0; bytes.len() + OVERHEAD];
     let mut out = vec![0; wire.len().max(256)];
@@ -278,8 +323,7 @@ fn seal_and_open(len: u16) -> Step {
 }
 
 /// A packet's whole way through both cores; one call carries a round.
-fn whole_way(paths: u16) -> Step {
+fn whole_way(mut pair: Pair) -> Step {
     const _: () = assert!(ROUND == 32);
-    let mut pair = Pair::connected(paths);
     Box::new(move || pair.round())
 }

@@ -112,7 +112,7 @@ pub async fn run(
         modes: settings.modes,
         mtu: settings.mtu,
     };
-    let engine = Engine::start(config, &settings.interface).await?;
+    let engine = Engine::start(config, &settings.interface, settings.offload).await?;
     let board = Arc::new(Board::new(
         engine.handle.clone(),
         &settings.interface,
@@ -558,6 +558,7 @@ impl Daemon {
         .context(format!("cannot open a socket on {name}"));
         match opened {
             Ok(opened) => {
+                let opened = opened.with_trains(self.settings.offload.trains());
                 self.tell(format!(
                     "uplink {name}: from {} to {}",
                     way.source, way.remote

@@ -7,7 +7,7 @@ use marline_io::clock::Clock;
 use marline_io::driver::{Driver, Handle};
 use marline_io::failure::{Context, Failure};
 use marline_io::key;
-use marline_io::tun::{Tun, TunOptions};
+use marline_io::tun::{Offload, Tun, TunOptions};
 use marline_proto::{ClientConfig, Endpoint};
 
 /// Packets that the kernel keeps for us while the loop is busy elsewhere. The core's own queues
@@ -26,13 +26,18 @@ pub struct Engine {
 
 impl Engine {
     /// Opens the TUN and starts the driver.
-    pub async fn start(config: ClientConfig, interface: &str) -> Result<Engine, Failure> {
+    pub async fn start(
+        config: ClientConfig,
+        interface: &str,
+        offload: Offload,
+    ) -> Result<Engine, Failure> {
         let seed = key::fresh_seed()?;
         let name = interface.to_owned();
         let options = TunOptions {
             name,
             mtu: config.mtu,
             txqueuelen: TUN_QUEUE_PACKETS,
+            offload,
         };
         let tun = Tun::open(&options).await?;
         let index = tun.index();

@@ -14,7 +14,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use marline_io::netlink::Netlink;
-use marline_io::tun::{Tun, TunOptions};
+use marline_io::tun::{Offload, Tun, TunOptions};
 
 use crate::dns;
 use crate::journal::Journal;
@@ -221,6 +221,7 @@ async fn take(dir: &Path, only_v4: bool) {
         name: name.clone(),
         mtu: 1400,
         txqueuelen: 1000,
+        offload: Offload::All,
     };
     let tun = Tun::open(&options).await.expect("a TUN");
     let mut addresses: Vec<ipnet::IpNet> = vec!["10.77.0.2/32".parse().expect("a network")];

@@ -20,7 +20,7 @@ use marline_io::config_file;
 use marline_io::failure::{Class, Context, Failure};
 use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_io::key;
-use marline_io::tun::MTU;
+use marline_io::tun::{MTU, Offload};
 use marline_proto::{Key, Mode, Modes, Role};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -86,6 +86,8 @@ pub struct Settings {
     pub mark: u32,
     /// Our routing table.
     pub table: u32,
+    /// What may pass between the kernel and us unfinished.
+    pub offload: Offload,
 }
 
 impl fmt::Debug for Settings {
@@ -127,6 +129,8 @@ struct File {
     interface: Option<InterfaceName>,
     fwmark: Option<Mark>,
     table: Option<Table>,
+    #[serde(default)]
+    offload: Offload,
     server: ServerSection,
     #[serde(default)]
     uplink: Vec<UplinkSection>,
@@ -333,6 +337,7 @@ fn resolve(text: &str, path: &Path, typed: &Typed) -> Result<Settings, Failure> 
         interface,
         mark: file.fwmark.map_or(DEFAULT_MARK, |Mark(mark)| mark),
         table: file.table.map_or(DEFAULT_MARK, |Table(table)| table),
+        offload: file.offload,
     })
 }
 

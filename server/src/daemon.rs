@@ -186,6 +186,7 @@ impl DataPlane {
             name: settings.interface.clone(),
             mtu: settings.mtu,
             txqueuelen: TUN_QUEUE_PACKETS,
+            offload: settings.offload,
         };
         let queues = Tun::open_queues(&options, settings.workers).await?;
         let tun_index = queues[0].index();
@@ -243,7 +244,13 @@ fn listen(settings: &Settings) -> Result<Vec<Vec<UplinkSocket>>, Failure> {
     let mut refused = None;
     for address in &settings.listen {
         match UplinkSocket::listen_together(*address, settings.workers) {
-            Ok(together) => sockets.push(together),
+            Ok(together) => {
+                let trains = settings.offload.trains();
+                let together = together
+                    .into_iter()
+                    .map(|socket| socket.with_trains(trains));
+                sockets.push(together.collect());
+            }
             // "Every IPv6 address" on a machine without IPv6 is none, which is no mistake.
             Err(error)
                 if address.is_ipv6() && address.ip().is_unspecified() && no_family(&error) =>

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use ipnet::{Ipv4Net, Ipv6Net};
 use marline_io::failure::{Context, Failure};
 use marline_io::join_code::{ENDPOINTS_MAX, ServerEndpoint};
-use marline_io::tun::MTU;
+use marline_io::tun::{MTU, Offload};
 use marline_io::{config_file, key};
 use marline_proto::{Key, limits};
 use serde::{Deserialize, Deserializer, de};
@@ -100,6 +100,9 @@ pub struct Settings {
     /// How many loops move packets, each on a core of its own, with a part of the peers.
     #[serde(default = "default_workers", deserialize_with = "workers")]
     pub workers: usize,
+    /// What may pass between the kernel and us unfinished.
+    #[serde(default)]
+    pub offload: Offload,
     /// The peer store.
     #[serde(default = "default_peers")]
     pub peers: PathBuf,
@@ -383,6 +386,7 @@ mod tests {
             ("workers = 17", "one per core"),
             ("workers = -1", "1 to 16"),
             ("workers = \"all\"", "string"),
+            ("offload = \"none\"", "`all`, `tcp`, `off`"),
         ] {
             let text = complaint(&format!("# settings\n{line}\n"));
             assert!(text.contains("server.toml:2:"), "{line}: {text}");
@@ -424,7 +428,8 @@ mod tests {
         let fields: Vec<&str> = allowed
             .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
             .filter(|word| {
-                word.contains('_') || ["nat", "mtu", "listen", "peers", "workers"].contains(word)
+                word.contains('_')
+                    || ["nat", "mtu", "listen", "peers", "workers", "offload"].contains(word)
             })
             .collect();
         assert!(fields.len() >= 9, "{complaint}");
@@ -437,5 +442,6 @@ mod tests {
             (full.listen, full.interface, full.mtu, full.nat, full.peers),
             (lean.listen, lean.interface, lean.mtu, lean.nat, lean.peers)
         );
+        assert_eq!(full.offload, lean.offload);
     }
 }

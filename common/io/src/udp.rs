@@ -57,6 +57,7 @@ impl Family {
 #[derive(Debug)]
 pub struct UplinkSocket {
     socket: UdpSocket,
+    trains: bool,
 }
 
 impl UplinkSocket {
@@ -99,9 +100,21 @@ impl UplinkSocket {
         let socket = unbound(address)?;
         bind_to(&socket, device, mark)?;
         socket.bind(&address.into())?;
-        Ok(UplinkSocket {
+        Ok(UplinkSocket::of(socket))
+    }
+
+    fn of(socket: Socket) -> Self {
+        UplinkSocket {
             socket: socket.into(),
-        })
+            trains: true,
+        }
+    }
+
+    /// Whether the kernel is given whole trains to cut apart, where it takes them. Otherwise each
+    /// datagram is sent alone.
+    #[must_use]
+    pub fn with_trains(self, trains: bool) -> Self {
+        UplinkSocket { trains, ..self }
     }
 
     /// Ties the socket to the calling thread's runtime.
@@ -111,6 +124,7 @@ impl UplinkSocket {
         Ok(ActiveSocket {
             io: tokio::net::UdpSocket::from_std(self.socket)?,
             state,
+            trains: self.trains,
         })
     }
 }
@@ -210,6 +224,8 @@ pub(crate) enum Sent {
 pub(crate) struct ActiveSocket {
     io: tokio::net::UdpSocket,
     state: UdpSocketState,
+    /// Whether more than one datagram may go out in one call.
+    trains: bool,
 }
 
 impl ActiveSocket {
@@ -247,11 +263,7 @@ impl ActiveSocket {
         let segment_len = transmit.segment_len.max(1);
         let mut sent = 0;
         while sent < datagrams.len() {
-            let together = self
-                .state
-                .max_gso_segments()
-                .min(TRAIN_BYTES / segment_len)
-                .max(1);
+            let together = self.together().min(TRAIN_BYTES / segment_len).max(1);
             let end = (sent + together * segment_len).min(datagrams.len());
             let train = quinn_udp::Transmit {
                 destination: transmit.remote,
@@ -293,6 +305,15 @@ impl ActiveSocket {
             }
         }
         Sent::All
+    }
+
+    /// Datagrams that the kernel takes in one call.
+    fn together(&self) -> usize {
+        if self.trains {
+            self.state.max_gso_segments()
+        } else {
+            1
+        }
     }
 
     /// Learns anew what the socket can do.
@@ -395,11 +416,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_train_arrives_as_its_datagrams_with_both_addresses_known() {
-        for family in [Family::V4, Family::V6] {
+        let ways = [true, false].map(|trains| [(Family::V4, trains), (Family::V6, trains)]);
+        for (family, trains) in ways.into_iter().flatten() {
             let receiver = UplinkSocket::listen(local(family)).expect("bound");
             let to = receiver.local_addr().expect("bound");
             let receiver = receiver.start().expect("started");
             let sender = UplinkSocket::listen(local(family)).expect("bound");
+            let sender = sender.with_trains(trains);
             let from = sender.local_addr().expect("bound");
             let mut sender = sender.start().expect("started");
             // 70 segments are more than the kernel takes at once.
@@ -414,7 +437,12 @@ mod tests {
                 assert_eq!(datagram[0], number as u8);
                 assert_eq!(meta.addr, from);
                 assert_eq!(meta.dst_ip, Some(to.ip()));
+                assert_eq!(meta.ecn, None, "the outer ECN field stays unused");
+                // Over the loopback a train stays together, and what is sent alone stays alone.
+                assert!(trains || meta.len == meta.stride, "sent alone");
             }
+            let together = got.iter().any(|(_, meta)| meta.len > meta.stride);
+            assert_eq!(together, trains && sender.state.max_gso_segments() > 1);
         }
     }
 

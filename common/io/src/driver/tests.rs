@@ -14,15 +14,31 @@ use super::*;
 use crate::key;
 use crate::netlink::{Netlink, Route};
 use crate::netns::{NetnsHandle, TestNetns, root};
-use crate::tun::TunOptions;
+use crate::tun::{Offload, TunOptions};
 use crate::udp::{Family, UplinkSocket};
 
+mod plain;
 mod workers;
 
 const CLIENT: &str = "10.77.0.1";
 const SERVER: &str = "10.77.0.2";
 const CLIENT_V6: &str = "fd00:77::1";
 const SERVER_V6: &str = "fd00:77::2";
+
+/// How packets pass between the kernel and the drivers.
+#[derive(Clone, Copy, Debug)]
+struct Ways {
+    /// Of the TUN.
+    offload: Offload,
+    /// Of the sockets.
+    trains: bool,
+}
+
+/// As much at once as the kernel has.
+const USUAL: Ways = Ways {
+    offload: Offload::All,
+    trains: true,
+};
 
 /// One end of the bond.
 struct End {
@@ -37,11 +53,22 @@ struct End {
 impl End {
     /// Makes a TUN with `ours` in a new namespace, routes to `theirs`, and runs `endpoints` there.
     async fn start(endpoints: Vec<Endpoint>, clock: Clock, ours: &[&str], theirs: &[&str]) -> Self {
+        Self::start_by(USUAL.offload, endpoints, clock, ours, theirs).await
+    }
+
+    async fn start_by(
+        offload: Offload,
+        endpoints: Vec<Endpoint>,
+        clock: Clock,
+        ours: &[&str],
+        theirs: &[&str],
+    ) -> Self {
         let namespace = TestNetns::enter();
         let options = TunOptions {
             name: "mrl0".to_owned(),
             mtu: 1360,
             txqueuelen: 1000,
+            offload,
         };
         let queues = Tun::open_queues(&options, endpoints.len()).await;
         let queues = queues.expect("root may");
@@ -104,6 +131,10 @@ struct Bond {
 
 impl Bond {
     async fn up() -> Self {
+        Self::up_by(USUAL).await
+    }
+
+    async fn up_by(Ways { offload, trains }: Ways) -> Self {
         let outside = TestNetns::enter();
         let netlink = Netlink::connect().expect("netlink");
         let lo = netlink
@@ -114,13 +145,16 @@ impl Bond {
             .index;
         netlink.set_link_up(lo, true).await.expect("set up");
         let listening = ["127.0.0.1:0", "[::1]:0"].map(|address| {
-            UplinkSocket::listen(address.parse().expect("an address")).expect("bound")
+            let socket = UplinkSocket::listen(address.parse().expect("an address"));
+            socket.expect("bound").with_trains(trains)
         });
         let remotes = listening
             .each_ref()
             .map(|socket| socket.local_addr().expect("bound"));
-        let uplinks = [Family::V4, Family::V6]
-            .map(|family| UplinkSocket::bound_to_device("lo", family, Some(1)).expect("root may"));
+        let uplinks = [Family::V4, Family::V6].map(|family| {
+            let socket = UplinkSocket::bound_to_device("lo", family, Some(1));
+            socket.expect("root may").with_trains(trains)
+        });
 
         let clock = Clock::start();
         let secrets = [(); 2].map(|()| key::generate().expect("randomness"));
@@ -143,8 +177,8 @@ impl Bond {
             key::fresh_seed().expect("randomness"),
         );
         let (clients, servers) = ([CLIENT, CLIENT_V6], [SERVER, SERVER_V6]);
-        let server = End::start(vec![server], clock, &servers, &clients).await;
-        let client = End::start(vec![client], clock, &clients, &servers).await;
+        let server = End::start_by(offload, vec![server], clock, &servers, &clients).await;
+        let client = End::start_by(offload, vec![client], clock, &clients, &servers).await;
         let peer = PeerConfig {
             public: key::public_of(&client_secret),
             name: "laptop".to_owned(),

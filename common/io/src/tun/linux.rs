@@ -10,8 +10,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::TunOptions;
 use super::offload::{Frame, RUN_MAX};
+use super::{Offload, TunOptions};
 use crate::failure::{Class, Failure};
 use crate::netlink::Netlink;
 
@@ -40,7 +40,7 @@ impl Tun {
             files.push(another_queue(&name)?);
         }
         // All queues have the offloads of their device.
-        let udp_offload = set_offloads(files[0].as_raw_fd()).map_err(|error| {
+        let udp_offload = set_offloads(files[0].as_raw_fd(), options.offload).map_err(|error| {
             Failure::io(format!("cannot set up offloading on {name}"), &error)
                 .in_class(Class::Facility)
         })?;
@@ -219,20 +219,20 @@ fn why_not(name: &str, error: &io::Error) -> Failure {
     }
 }
 
-/// Switches on as much offloading as the kernel has; answers whether joined UDP is among it.
-fn set_offloads(tun: RawFd) -> io::Result<bool> {
+/// Switches on as much offloading as the kernel has, up to `most`; answers whether joined UDP is among it.
+fn set_offloads(tun: RawFd, most: Offload) -> io::Result<bool> {
     /// `TUN_F_*` of linux/if_tun.h.
     const CHECKSUM: libc::c_ulong = 0x01;
     const TCP: libc::c_ulong = CHECKSUM | 0x02 | 0x04 | 0x08; // IPv4, IPv6, with ECN
     const UDP: libc::c_ulong = 0x20 | 0x40; // IPv4, IPv6; since Linux 6.2
-    if offload(tun, TCP | UDP).is_ok() {
+    if most == Offload::All && offload(tun, TCP | UDP).is_ok() {
         return Ok(true);
     }
-    match offload(tun, TCP) {
-        Ok(()) => Ok(false),
-        // Without any, the kernel hands over finished packets, which is slow but right.
-        Err(_) => offload(tun, 0).map(|()| false),
+    if most != Offload::Off && offload(tun, TCP).is_ok() {
+        return Ok(false);
     }
+    // Without any, the kernel hands over finished packets, which is slow but right.
+    offload(tun, 0).map(|()| false)
 }
 
 /// Asks for exactly these offloads.
@@ -260,6 +260,7 @@ mod tests {
             name: "mrl%d".to_owned(),
             mtu: 1400,
             txqueuelen: 1000,
+            offload: Offload::All,
         }
     }
 
@@ -270,8 +271,18 @@ mod tests {
         if !root("a TUN device") {
             return;
         }
+        for offload in [Offload::All, Offload::Tcp, Offload::Off] {
+            talk_to_oneself(offload).await;
+        }
+    }
+
+    async fn talk_to_oneself(offload: Offload) {
         let namespace = TestNetns::enter();
-        let tun = Tun::open(&options()).await.expect("root may");
+        let options = TunOptions {
+            offload,
+            ..options()
+        };
+        let tun = Tun::open(&options).await.expect("root may");
         assert_eq!((tun.name(), tun.index() > 0), ("mrl0", true));
         let netlink = Netlink::connect().expect("netlink");
         let link = netlink
@@ -289,6 +300,10 @@ mod tests {
                 .expect("added");
         }
         let udp_offload = tun.udp_offload();
+        assert!(
+            offload == Offload::All || !udp_offload,
+            "no more than asked"
+        );
         let tun = tun.start().expect("the runtime takes it");
 
         // Sockets of this namespace; the wire turns x.2 into x.1 and back, so that the namespace
@@ -368,9 +383,12 @@ mod tests {
                 "every byte arrived"
             );
         }
-        assert!(
-            supers > 0 && joined > 0,
-            "offloading was used: {supers} {joined}"
+        // Here only what came together goes together.
+        let helped = offload != Offload::Off;
+        assert_eq!(
+            (supers > 0, joined > 0),
+            (helped, helped),
+            "{offload:?}: {supers} super-packets came, {joined} went"
         );
         let mut buf = [0; 2000];
         for number in 0..40u8 {
@@ -392,8 +410,12 @@ mod tests {
         let _namespace = TestNetns::enter();
         let netlink = Netlink::connect().expect("netlink");
         let mut tuns = Vec::new();
-        for (number, offloads) in [("77", true), ("78", false)] {
-            let tun = Tun::open(&options()).await.expect("root may");
+        for (number, offload) in [("77", Offload::All), ("78", Offload::Off)] {
+            let options = TunOptions {
+                offload,
+                ..options()
+            };
+            let tun = Tun::open(&options).await.expect("root may");
             for (address, prefix) in [
                 (format!("10.{number}.0.1"), 24),
                 (format!("fd00:{number}::1"), 64),
@@ -403,9 +425,6 @@ mod tests {
                     .add_address(tun.index(), address, prefix)
                     .await
                     .expect("added");
-            }
-            if !offloads {
-                offload(tun.file.as_raw_fd(), 0).expect("none is always possible");
             }
             tuns.push(tun.start().expect("the runtime takes it"));
         }

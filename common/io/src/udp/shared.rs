@@ -38,9 +38,7 @@ pub(super) fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<Upli
         sockets.push(socket);
     }
     steer(&sockets[0])?;
-    let sockets = sockets.into_iter().map(|socket| UplinkSocket {
-        socket: socket.into(),
-    });
+    let sockets = sockets.into_iter().map(UplinkSocket::of);
     Ok(sockets.collect())
 }
 

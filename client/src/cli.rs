@@ -15,6 +15,9 @@ use crate::settings::DEFAULT_CONFIG;
 /// LTE, Ethernet, DSL) to a server of yours, which puts it together again. One
 /// download gets the sum of the links, and a call survives a link that dies.
 ///
+/// The configuration file is TOML. `marline join` writes one; client-full.toml, beside the source in
+/// deploy/examples, shows every setting with its default.
+///
 /// Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration,
 /// 3 missing privilege, 4 missing system facility, 5 network (server
 /// unreachable, wrong key, clock), 6 conflict (already running), 7 not running.

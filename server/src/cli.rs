@@ -21,6 +21,8 @@ use crate::settings;
                   marline-server init\n  \
                   marline-server run          (or: systemctl enable --now marline-server)\n  \
                   marline-server peer add laptop\n\n\
+                  server-full.toml, beside the source in deploy/examples, shows every setting with its\n\
+                  default.\n\n\
                   Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration, 3 a privilege is\n\
                   missing, 4 the system lacks something, 5 network, 6 conflict, 7 the server is not running."
 )]

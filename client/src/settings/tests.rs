@@ -219,3 +219,60 @@ fn each_class_of_flows_may_have_a_mode_of_its_own() {
     let complaint = complaint(&text("mode = { calls = \"redundant\" }", ""));
     assert!(complaint.contains("realtime"), "{complaint}");
 }
+
+/// The example that is shipped, as an operator would put it into place: private, beside its key.
+fn full_example() -> (String, Settings) {
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/client-full.toml");
+    let text = fs::read_to_string(shipped).expect("it is shipped");
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("client.toml");
+    write_with_mode(&path, &text, 0o600);
+    write_with_mode(&dir.path().join("client.key"), SECRET, 0o600);
+    let settings = load(&path, &Typed::default()).expect("accepted");
+    (text, settings)
+}
+
+#[test]
+fn the_full_example_can_be_loaded_and_shows_the_defaults() {
+    let (_, full) = full_example();
+    let lean = load_text(&text("", "")).expect("accepted");
+    assert_eq!((full.mtu, full.modes), (lean.mtu, lean.modes));
+    assert_eq!((full.routes, full.dns), (lean.routes, lean.dns));
+    assert_eq!((full.interface, full.ignore), (lean.interface, lean.ignore));
+    assert_eq!((full.mark, full.table), (lean.mark, lean.table));
+    assert_eq!(full.offload, lean.offload);
+    assert_eq!(full.roles["wwan0"], Role::Backup);
+}
+
+#[test]
+fn the_full_example_names_every_field_and_every_word_that_may_stand_in_it() {
+    let (example, _) = full_example();
+    let places = [
+        ("no_such = 1", ""),
+        ("", "no_such = 1"),
+        ("", "[[uplink]]\nno_such = 1"),
+        ("mode = { no_such = 1 }", ""),
+        ("mode = \"no_such\"", ""),
+        ("offload = \"no_such\"", ""),
+        ("", "[[uplink]]\nname = \"a\"\nrole = \"no_such\""),
+    ];
+    let mut words = 0;
+    for (top, bottom) in places {
+        let complaint = complaint(&text(top, bottom));
+        let (_, allowed) = complaint
+            .split_once("expected")
+            .expect("the complaint lists what is allowed");
+        let allowed = allowed.split('`').skip(1).step_by(2);
+        for word in allowed {
+            let shown = [
+                format!("{word} = "),
+                format!("[{word}]"),
+                format!("#   {word} "),
+            ];
+            let is_shown = shown.iter().any(|shown| example.contains(shown));
+            assert!(is_shown, "{word} is missing");
+            words += 1;
+        }
+    }
+    assert_eq!(words, 32, "every field, class, mode, role and offload");
+}

@@ -15,10 +15,11 @@
 
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::failure::Failure;
+use crate::failure::{Class, Failure};
 
 #[cfg(not(unix))]
 #[path = "control/other.rs"]
@@ -45,10 +46,31 @@ pub enum Answer<Rep> {
     Stream(mpsc::Receiver<Rep>),
 }
 
+/// The request that a line holds.
+pub fn read_request<Req: DeserializeOwned>(line: &[u8]) -> Result<Req, Failure> {
+    serde_json::from_slice(line).map_err(|error| {
+        Failure::usage(format!("the request is not understood: {error}")).with_advice(VERSIONS)
+    })
+}
+
+/// The reply that a line of the daemon's holds, or the failure that it met.
+pub fn read_reply<Rep: DeserializeOwned>(line: &[u8]) -> Result<Rep, Failure> {
+    match serde_json::from_slice(line) {
+        Ok(Line::Reply(reply)) => Ok(reply),
+        Ok(Line::Failure(failure)) => Err(failure),
+        Err(error) => {
+            let what = format!("the daemon's answer is not understood: {error}");
+            Err(Failure::new(Class::Other, what).with_advice(VERSIONS))
+        }
+    }
+}
+
+const VERSIONS: &str = "the command and the daemon may be of different versions";
+
 /// One line from the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(not(unix), allow(dead_code))] // without Unix sockets nothing is framed
+#[cfg_attr(not(unix), allow(dead_code))] // without Unix sockets nothing is written
 enum Line<Rep> {
     Reply(Rep),
     Failure(Failure),

@@ -25,6 +25,9 @@ fn main() -> std::io::Result<()> {
     for (name, bytes) in tun_frames() {
         write("offload", name, &bytes)?;
     }
+    for (target, name, bytes) in texts() {
+        write(target, name, &bytes)?;
+    }
     for (name, bytes) in squeezes() {
         write("squeeze", name, &bytes)?;
     }
@@ -202,7 +205,7 @@ fn programs() -> Vec<(String, Vec<u8>)> {
         vec![4, 250, 3, 250],
     ]
     .concat();
-    let commands = (0..9)
+    let commands = (0..11)
         .flat_map(|which| [7, which, 3, 30, 15, which, 3, 30])
         .collect();
     // The base, and what refers to it, on the other path as well.
@@ -220,6 +223,7 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     .concat();
     programs.push(("squeezed".to_owned(), squeezed));
     programs.push(("halves".to_owned(), halves()));
+    programs.push(("large".to_owned(), large()));
     programs.push(("traffic".to_owned(), traffic));
     programs.push(("death".to_owned(), death));
     programs.push(("commands".to_owned(), commands));
@@ -247,6 +251,95 @@ fn halves() -> Vec<u8> {
     };
     let order = [0, 1, 1, 0, 0, 0].map(half).concat();
     [order, vec![3, 60]].concat()
+}
+
+/// Packets that do not fit: one that may be cut into fragments, one that may not, one of IPv6; then both interfaces turn
+/// out narrow, and full packets go in halves. And datagrams that are longer than any buffer.
+fn large() -> Vec<u8> {
+    let long = |opcode: u8, len: u16, head: &[u8]| {
+        let mut step = vec![opcode, 255];
+        step.extend(len.to_be_bytes());
+        step.push(head.len() as u8);
+        step.extend_from_slice(head);
+        step
+    };
+    let v4 = |source, destination, len: u16, flags: u8| {
+        let mut head = udp_v4_from(source, destination, usize::from(len) - 28);
+        head[6] = flags;
+        mend(&mut head);
+        head.truncate(28);
+        head
+    };
+    let (client, host) = ([10, 77, 0, 2], [10, 0, 0, 1]);
+    let mut v6 = vec![0x60, 0, 0, 0, 5, 180, 17, 64];
+    v6.extend("fd00::2".parse::<std::net::Ipv6Addr>().expect("an address").octets());
+    v6.extend([0xfe; 16]);
+    v6.extend([0x30, 0x39, 0, 53, 5, 180, 1, 1]);
+    let full = [
+        long(5, 1400, &v4(client, host, 1400, 0x40)),
+        long(6, 1400, &v4(host, client, 1400, 0x40)),
+    ]
+    .concat();
+    [
+        long(5, 1500, &v4(client, host, 1500, 0)),
+        long(6, 1500, &v4(host, client, 1500, 0)),
+        long(5, 1500, &v4(client, host, 1500, 0x40)),
+        long(5, 1500, &v6),
+        long(5, 65_535, &v4(client, host, 65_535, 0)),
+        full.clone(),
+        vec![7, 8, 15, 8, 7, 9, 15, 9],
+        full.repeat(4),
+        vec![3, 60],
+        long(0, 65_507, &[4; 16]),
+        long(1, 65_507, &frames()[0].1),
+        long(2, 2_100, &frames()[0].1),
+        vec![3, 60],
+    ]
+    .concat()
+}
+
+/// What people and daemons write, for the targets that read text.
+fn texts() -> Vec<(&'static str, &'static str, Vec<u8>)> {
+    const KEY: &str = "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=";
+    let settings = |reader: &str, text: &str| format!("{reader}{text}").into_bytes();
+    let private = |text: &str, file: &str| {
+        let file = format!("private_key_file = \"{file}\"");
+        assert!(text.contains(&file), "the example names its key");
+        text.replace(&file, &format!("private_key = \"{KEY}\""))
+    };
+    let client = include_str!("../../../deploy/examples/client-full.toml");
+    let server = include_str!("../../../deploy/examples/server-full.toml");
+    // Comments teach a search nothing.
+    let bare = |text: String| -> String {
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        lines.flat_map(|line| [line, "\n"]).collect()
+    };
+    let client = bare(private(client, "client.key"));
+    let server = bare(private(server, "server.key"));
+    let peers = format!(
+        "[[peer]]\nname = \"laptop\"\npublic_key = \"{KEY}\"\nv4 = \"10.77.0.2\"\nv6 = \"fd00::2\"\n\
+         created = \"2027-01-31T12:00:00Z\"\ncode_expires = \"2027-02-01T12:00:00Z\"\n"
+    );
+    let unknown = client.replace("role", "rolle");
+    let state = r#"["nothing",{"modes":{"realtime":"redundant","interactive":"aggregate","bulk":"handover"}},
+        {"mode":{"mode":"interactive","role":"backup"}},{"address":["10.77.0.2",32]},
+        {"server":["vpn.example.org:443","[2001:db8::1]:51900"]},{"bytes":[0,255]},{"text":"\u00e4\n"}]"#;
+    vec![
+        ("settings", "client", settings("c", &client)),
+        ("settings", "client-unknown", settings("c", &unknown)),
+        ("settings", "server", settings("s", &server)),
+        ("settings", "peers", settings("p", &peers)),
+        ("state", "journal", state.into()),
+        ("control", "status", b"\"status\"\n".to_vec()),
+        ("control", "watch", b"{\"watch\":{\"interval_ms\":1000}}\n".to_vec()),
+        ("control", "peer-add", b"{\"peer_add\":{\"name\":\"a\",\"code_life_s\":86400}}".to_vec()),
+        ("control", "set-mode", b"{\"set_mode\":{\"mode\":\"redundant\",\"class\":\"bulk\"}}".to_vec()),
+        ("control", "modes", b"{\"reply\":{\"modes\":\"handover\"}}\n".to_vec()),
+        ("control", "snapshot", b"{\"reply\":{\"status\":{\"bonds\":[],\"drops\":{}}}}\n".to_vec()),
+        ("control", "failure", b"{\"failure\":{\"class\":\"usage\",\"message\":\"no\",\"advice\":null}}\n".to_vec()),
+        ("key", "text", KEY.into()),
+        ("key", "blanks", format!("  {KEY}\n").into_bytes()),
+    ]
 }
 
 fn join_codes() -> Vec<(&'static str, Vec<u8>)> {
@@ -417,6 +510,13 @@ fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], content: &[u8]) -> 
     packet.extend_from_slice(content);
     let total = (packet.len() as u16).to_be_bytes();
     packet[2..4].copy_from_slice(&total);
+    mend(&mut packet);
+    packet
+}
+
+/// Puts the checksum of an IPv4 header right.
+fn mend(packet: &mut [u8]) {
+    packet[10..12].fill(0);
     let sum: u32 = packet[..20]
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
@@ -424,5 +524,4 @@ fn ipv4(protocol: u8, source: [u8; 4], destination: [u8; 4], content: &[u8]) -> 
     let folded = (sum & 0xffff) + (sum >> 16);
     let checksum = (!(folded as u16)).to_be_bytes();
     packet[10..12].copy_from_slice(&checksum);
-    packet
 }

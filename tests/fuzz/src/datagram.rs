@@ -5,6 +5,9 @@
 //! send. The input is a little program; each step is an opcode byte, mostly followed by a length
 //! and that many bytes:
 //!
+//! A length of 255 says that two bytes follow with a longer one, up to 64 KiB, and then as much as is written down of
+//! it, again a length and that many bytes; the rest is zeros.
+//!
 //! | low 3 bits | step |
 //! |---|---|
 //! | 0 | these bytes arrive at the server, just as they are |
@@ -19,6 +22,7 @@
 //! Bit 3 of the opcode chooses the path. A content's length field is put right before it is sent,
 //! as no search would ever get past it otherwise; `frame` searches with wrong ones.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -32,6 +36,10 @@ use marline_proto::{
 const DATA_HEADER: usize = 16;
 /// Bytes behind it.
 const TAG: usize = 16;
+/// The longest payload of UDP over IPv4.
+const DATAGRAM_MAX: usize = 65_507;
+/// The length that is refused on an interface that turns out narrow, bytes.
+const NARROW: usize = 1_400;
 /// The shortest frame.
 const FRAME_MIN: usize = 20;
 /// Turns in which an endpoint must come to rest without time passing.
@@ -50,13 +58,13 @@ pub fn check(bytes: &[u8]) {
         let Some(opcode) = input.byte() else { break };
         let path = usize::from(opcode >> 3 & 1);
         match opcode & 7 {
-            0 => world.arrives_at_server(path, input.chunk()),
-            1 => world.sealed_to_server(path, input.chunk()),
-            2 => world.sealed_to_client(path, input.chunk()),
+            0 => world.arrives_at_server(path, &input.chunk()),
+            1 => world.sealed_to_server(path, &input.chunk()),
+            2 => world.sealed_to_client(path, &input.chunk()),
             3 => world.pass(input.byte().unwrap_or(0), true),
             4 => world.pass(input.byte().unwrap_or(0), false),
-            5 => world.client.packet(world.now, input.chunk()),
-            6 => world.server.packet(world.now, input.chunk()),
+            5 => world.client.packet(world.now, &input.chunk()),
+            6 => world.server.packet(world.now, &input.chunk()),
             _ => world.command(path, input.byte().unwrap_or(0)),
         }
         world.exchange(true);
@@ -77,12 +85,26 @@ impl<'a> Input<'a> {
         Some(*first)
     }
 
-    /// A length byte and that many bytes, or as many as are left.
-    fn chunk(&mut self) -> &'a [u8] {
-        let len = usize::from(self.byte().unwrap_or(0));
-        let (chunk, rest) = self.0.split_at(len.min(self.0.len()));
+    /// A length byte and that many bytes, or as many as are left; or a long chunk, of which only the beginning is
+    /// written down.
+    fn chunk(&mut self) -> Cow<'a, [u8]> {
+        const LONG: u8 = 255;
+        match self.byte().unwrap_or(0) {
+            LONG => {
+                let [high, low] = [(); 2].map(|()| self.byte().unwrap_or(0));
+                let head = self.byte().unwrap_or(0);
+                let mut chunk = self.take(head).to_vec();
+                chunk.resize(usize::from(u16::from_be_bytes([high, low])), 0);
+                chunk.into()
+            }
+            len => self.take(len).into(),
+        }
+    }
+
+    fn take(&mut self, len: u8) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(usize::from(len).min(self.0.len()));
         self.0 = rest;
-        chunk
+        taken
     }
 }
 
@@ -175,7 +197,7 @@ impl World {
     fn command(&mut self, path: usize, which: u8) {
         let socket = SocketId(path as u16 + 1);
         let peer = public_key(&CLIENT_SECRET);
-        match which % 9 {
+        match which % 11 {
             0 => self
                 .client
                 .command(self.now, Command::UplinkCarrier { socket, up: false }),
@@ -195,6 +217,19 @@ impl World {
                 .client
                 .endpoint
                 .handle_send_failed(self.now, socket, server_address()),
+            // The interface is narrower than it said: what is long goes in halves from now on.
+            8 => self.client.endpoint.handle_send_too_large(
+                self.now,
+                socket,
+                server_address(),
+                NARROW,
+            ),
+            9 => self.server.endpoint.handle_send_too_large(
+                self.now,
+                SocketId(0),
+                client_address(path),
+                NARROW,
+            ),
             _ => self.server.command(self.now, Command::RemovePeer(peer)),
         }
     }
@@ -247,7 +282,8 @@ impl Side {
 
     fn packet(&mut self, now: Time, bytes: &[u8]) {
         let mut packet = self.endpoint.buffer();
-        packet.fill_from(bytes);
+        // The TUN's reader refuses what does not fit into a buffer.
+        packet.fill_from(&bytes[..bytes.len().min(CAPACITY)]);
         self.endpoint.handle_packet(now, packet);
     }
 
@@ -260,6 +296,8 @@ impl Side {
         datagram.extend(counter.to_le_bytes());
         datagram.extend_from_slice(content);
         datagram.resize(datagram.len().max(DATA_HEADER + FRAME_MIN), 0);
+        // No datagram is longer than UDP lets it be.
+        datagram.truncate(DATAGRAM_MAX - TAG);
         let len = (datagram.len() - DATA_HEADER) as u16;
         datagram[DATA_HEADER + 2..DATA_HEADER + 4].copy_from_slice(&len.to_be_bytes());
         datagram.resize(datagram.len() + TAG, 0x5a);

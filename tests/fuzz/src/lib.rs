@@ -6,11 +6,30 @@
 //! and a fixed number of damaged copies of it on a plain stable compiler, the same ones each
 //! time: that is what CI does on each change (`./x fuzz-replay`).
 
+pub mod control;
 pub mod datagram;
+mod files;
 pub mod frame;
 pub mod join_code;
+pub mod key;
 pub mod offload;
+pub mod settings;
 pub mod squeeze;
+pub mod state;
+
+// The daemons are programs, not libraries; these parts of them read what people wrote.
+#[allow(dead_code, missing_docs)]
+#[path = "../../../server/src/addresses.rs"]
+mod addresses;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../client/src/settings.rs"]
+mod client_settings;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../server/src/peers.rs"]
+mod peers;
+#[allow(dead_code, missing_docs)]
+#[path = "../../../server/src/settings.rs"]
+mod server_settings;
 
 /// A target.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +44,11 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
+    Target {
+        name: "control",
+        check: control::check,
+        copies: 20_000,
+    },
     // Two whole endpoints live through each input.
     Target {
         name: "datagram",
@@ -42,13 +66,30 @@ pub const TARGETS: &[Target] = &[
         copies: 20_000,
     },
     Target {
+        name: "key",
+        check: key::check,
+        copies: 20_000,
+    },
+    Target {
         name: "offload",
         check: offload::check,
         copies: 20_000,
+    },
+    // A file is written for each.
+    Target {
+        name: "settings",
+        check: settings::check,
+        copies: 2_000,
     },
     Target {
         name: "squeeze",
         check: squeeze::check,
         copies: 20_000,
+    },
+    // A file is written for each, and another for what is accepted.
+    Target {
+        name: "state",
+        check: state::check,
+        copies: 1_000,
     },
 ];

@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
-use super::{Answer, CONNECTIONS_MAX, Line, REQUEST_MAX, REQUEST_WITHIN};
+use super::{Answer, CONNECTIONS_MAX, Line, REQUEST_MAX, REQUEST_WITHIN, read_reply, read_request};
 use crate::failure::{Class, Context, Failure};
 
 /// The daemon's end. The socket file disappears when this is dropped.
@@ -142,12 +142,9 @@ where
         Ok(Ok(_)) if text.len() > REQUEST_MAX => Err(Failure::usage(format!(
             "the request is longer than {REQUEST_MAX} bytes"
         ))),
-        Ok(Ok(_)) => match serde_json::from_slice(&text) {
+        Ok(Ok(_)) => match read_request(&text) {
             Ok(request) => handler(request).await,
-            Err(error) => Err(
-                Failure::usage(format!("the request is not understood: {error}"))
-                    .with_advice("the command and the daemon may be of different versions"),
-            ),
+            Err(failure) => Err(failure),
         },
         Ok(Err(error)) => return Err(error),
         Err(_) => return Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -250,15 +247,7 @@ impl<Rep: DeserializeOwned> Replies<Rep> {
         let mut text = Vec::new();
         match self.lines.read_until(b'\n', &mut text).await {
             Ok(0) => None,
-            Ok(_) => Some(match serde_json::from_slice(&text) {
-                Ok(Line::Reply(reply)) => Ok(reply),
-                Ok(Line::Failure(failure)) => Err(failure),
-                Err(error) => Err(Failure::new(
-                    Class::Other,
-                    format!("the daemon's answer is not understood: {error}"),
-                )
-                .with_advice("the command and the daemon may be of different versions")),
-            }),
+            Ok(_) => Some(read_reply(&text)),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
             Err(error) => Some(Err(Failure::io("cannot read the daemon's answer", &error))),
         }

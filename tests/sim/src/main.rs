@@ -110,7 +110,7 @@ struct KindsOptions {
         default_value = "10,40,150"
     )]
     rtts: Vec<f64>,
-    /// Congestion controls: cubic, bbr, reno.
+    /// Congestion controls: cubic, bbr, reno, cubic-ecn, prague.
     #[arg(long, value_delimiter = ',', default_value = "cubic,bbr", value_parser = algorithm)]
     cc: Vec<Algorithm>,
     /// Virtual length of each run; the last two thirds are measured.
@@ -135,7 +135,7 @@ struct SweepOptions {
     /// Seeds, the last not included.
     #[arg(long, value_name = "A..B", value_parser = seed_range, default_value = "1..61")]
     seeds: (u64, u64),
-    /// Congestion controls: cubic, bbr, reno.
+    /// Congestion controls: cubic, bbr, reno, cubic-ecn, prague.
     #[arg(long, value_delimiter = ',', default_value = "cubic,bbr", value_parser = algorithm)]
     cc: Vec<Algorithm>,
     /// Virtual length of each run; the last two thirds are measured.
@@ -157,7 +157,9 @@ fn algorithm(text: &str) -> Result<Algorithm, String> {
         "cubic" => Ok(Algorithm::Cubic),
         "bbr" => Ok(Algorithm::Bbr),
         "reno" => Ok(Algorithm::Reno),
-        _ => Err("give cubic, bbr or reno".to_owned()),
+        "cubic-ecn" => Ok(Algorithm::CubicEcn),
+        "prague" => Ok(Algorithm::Prague),
+        _ => Err("give cubic, bbr, reno, cubic-ecn or prague".to_owned()),
     }
 }
 

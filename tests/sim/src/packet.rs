@@ -83,6 +83,8 @@ pub struct TcpFields {
     pub fin: bool,
     /// Bytes of payload.
     pub payload_len: usize,
+    /// The ECN field of the IP header.
+    pub ecn: u8,
 }
 
 impl Version {
@@ -117,7 +119,9 @@ impl Ends {
         l4.extend_from_slice(&number.to_be_bytes());
         l4.extend_from_slice(&[0; 4]);
         fill(&mut l4, fields.payload_len, u64::from(number));
-        self.wrap(from, PROTOCOL_TCP, l4, Some(16))
+        let mut packet = self.wrap(from, PROTOCOL_TCP, l4, Some(16));
+        set_ecn(&mut packet, fields.ecn);
+        packet
     }
 
     /// A UDP packet of `payload_len` bytes (at least 8) that leaves `from`.
@@ -258,6 +262,34 @@ impl Ends {
         packet.append(&mut l4);
         packet
     }
+}
+
+/// Congestion experienced: what a queue writes into the ECN field of a packet whose sender understands it.
+const CE: u8 = 3;
+
+/// What a packet was before a queue marked it, if its ECN field was `ecn`. None when it carries no mark, or not a
+/// right one.
+pub fn unmarked(packet: &[u8], ecn: u8) -> Option<Vec<u8>> {
+    let mut before = packet.to_vec();
+    match packet.first()? >> 4 {
+        4 if packet.len() >= 20 && packet[1] & 3 == CE && finish(sum(0, &packet[..20])) == 0 => {}
+        6 if packet.len() >= 40 && packet[1] >> 4 & 3 == CE => {}
+        _ => return None,
+    }
+    set_ecn(&mut before, ecn);
+    Some(before)
+}
+
+/// Sets the ECN field and puts the header's checksum right.
+fn set_ecn(packet: &mut [u8], ecn: u8) {
+    if packet[0] >> 4 == 6 {
+        packet[1] = packet[1] & !0x30 | ecn << 4;
+        return;
+    }
+    packet[1] = packet[1] & !3 | ecn;
+    packet[10..12].fill(0);
+    let checksum = finish(sum(0, &packet[..20]));
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
 /// A fingerprint of bytes: equal bytes, equal fingerprint, in every run.

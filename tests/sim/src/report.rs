@@ -75,6 +75,8 @@ pub struct FlowReport {
     pub timeouts: u64,
     /// Reductions of its window.
     pub reductions: u64,
+    /// Packets that arrived with a congestion mark.
+    pub marked: u64,
 }
 
 /// One uplink's work.
@@ -206,6 +208,7 @@ fn flow_report(kind: &Kind, stats: &FlowStats, from: Nanos, to: Nanos) -> FlowRe
         retransmitted: stats.retransmitted,
         timeouts: stats.timeouts,
         reductions: stats.reductions,
+        marked: stats.marked,
         ..FlowReport::default()
     }
 }
@@ -247,11 +250,15 @@ impl Report {
             if let Some([p50, p95, p99]) = flow.percentiles_ms {
                 let _ = write!(out, ", p50/p95/p99 {p50:.1}/{p95:.1}/{p99:.1} ms");
             }
-            let _ = writeln!(
+            let _ = write!(
                 out,
                 ", missing {}, sent again {}, timeouts {}, reductions {}",
                 flow.missing, flow.retransmitted, flow.timeouts, flow.reductions
             );
+            if flow.marked > 0 {
+                let _ = write!(out, ", marked {}", flow.marked);
+            }
+            out.push('\n');
         }
         for uplink in &self.uplinks {
             for (way, link) in [("up", &uplink.up), ("down", &uplink.down)] {

@@ -4,11 +4,12 @@
 //! loss detection that begins with a threshold of three and tolerates reordering
 //! once it has seen some, proportional rate reduction, undo of a reduction that
 //! turns out to be needless, tail loss probes, a retransmission timeout of at
-//! least 200 ms, delayed acknowledgements, CUBIC with HyStart, Reno, and a simple
-//! BBR. It leaves out what does not matter here: byte counts within a segment,
+//! least 200 ms, delayed acknowledgements, CUBIC with HyStart, Reno, a simple
+//! BBR, and two that heed congestion marks. It leaves out what does not matter here: byte counts within a segment,
 //! window scaling, Nagle, keepalives.
 
 mod congestion;
+mod marks;
 mod receiver;
 mod sender;
 
@@ -32,4 +33,6 @@ pub struct Ack {
     pub duplicate: Option<u64>,
     /// When the segment that caused this acknowledgement was sent.
     pub echo: Nanos,
+    /// Segments that came with a congestion mark so far.
+    pub marked: u64,
 }

@@ -4,14 +4,15 @@
 //! of what carries them: the simulator puts a bond between the ends, a baseline
 //! puts a bare link there. It keeps a ledger of every packet it made, so it
 //! notices at once when one arrives that was never sent, arrives twice, or
-//! arrives before one that was sent earlier.
+//! arrives before one that was sent earlier. A packet may come with a congestion mark if its sender
+//! asked for marks, and with no other change.
 
 use std::collections::{HashMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
 use crate::link::Nanos;
-use crate::packet::{Ends, Side, TCP_HEADER_LEN, TcpFields, Version, fingerprint};
+use crate::packet::{Ends, Side, TCP_HEADER_LEN, TcpFields, Version, fingerprint, unmarked};
 use crate::tcp::{Ack, Algorithm, Receiver, Sender};
 
 const MS: Nanos = 1_000_000;
@@ -164,6 +165,8 @@ pub struct FlowStats {
     pub timeouts: u64,
     /// Reductions of the inner sender's window.
     pub reductions: u64,
+    /// Packets that arrived with a congestion mark, both ends.
+    pub marked: u64,
 }
 
 impl FlowStats {
@@ -284,6 +287,8 @@ enum ClockedKind {
 struct Connection {
     data_from: Side,
     mss: usize,
+    /// The ECN field of what is sent for the first time.
+    ecn: u8,
     sender: Sender,
     receiver: Receiver,
     client: Handshake,
@@ -462,11 +467,8 @@ impl Traffic {
 
     /// A packet came out at `side`.
     pub fn handle_packet(&mut self, now: Nanos, side: Side, packet: &[u8]) {
-        let Some(entry) = self
-            .ledger
-            .get_mut(&fingerprint(packet))
-            .filter(|e| e.to == side)
-        else {
+        let (key, marked) = self.recognise(packet);
+        let Some(entry) = self.ledger.get_mut(&key).filter(|e| e.to == side) else {
             self.faults.invented += 1;
             return;
         };
@@ -480,6 +482,12 @@ impl Traffic {
         }
         let flow = &mut self.flows[id];
         flow.stats.arrived += 1;
+        flow.stats.marked += u64::from(marked);
+        if let Role::Tcp(connection) = &mut flow.role
+            && marked
+        {
+            connection.receiver.on_mark();
+        }
         if matches!(content, Content::Segment { .. }) && !again {
             let last = &mut flow.last_arrived[index(side)];
             self.faults.out_of_order += u64::from(judged && *last > Some(order));
@@ -488,6 +496,19 @@ impl Traffic {
         if now < flow.stop {
             self.deliver(now, id, side, sent, content);
         }
+    }
+
+    /// The key of a packet in the ledger, and whether it was marked on its way.
+    fn recognise(&self, packet: &[u8]) -> (u64, bool) {
+        let key = fingerprint(packet);
+        if self.ledger.contains_key(&key) {
+            return (key, false);
+        }
+        // Only a packet of a sender that asked for it may come with a mark.
+        let before = [1, 2].into_iter().filter_map(|ecn| unmarked(packet, ecn));
+        let mut keys = before.map(|before| fingerprint(&before));
+        let known = keys.find(|key| self.ledger.contains_key(key));
+        (known.unwrap_or(key), known.is_some())
     }
 
     fn deliver(&mut self, now: Nanos, id: usize, side: Side, sent: Nanos, content: Content) {
@@ -554,6 +575,7 @@ impl Traffic {
         Role::Tcp(Box::new(Connection {
             data_from: direction.sender(),
             mss,
+            ecn: cc.ecn(),
             sender: Sender::new(cc, mss, segments),
             receiver: Receiver::default(),
             client: Handshake::Waiting,
@@ -673,7 +695,10 @@ impl Traffic {
                 return;
             };
             flow.number += 1;
+            let again = seq < flow.segments[index(connection.data_from)];
             let fields = TcpFields {
+                // What is sent again must not be marked: a mark could be lost with it (RFC 3168, section 6.1.5).
+                ecn: if again { 0 } else { connection.ecn },
                 seq: (1 + seq * connection.mss as u64) as u32,
                 ack: 1 + REQUEST_BYTES as u32,
                 has_ack: true,

@@ -1,9 +1,10 @@
-//! How fast a sender goes: Reno, CUBIC with HyStart, and a simple BBR.
+//! How fast a sender goes: Reno, CUBIC with HyStart, a simple BBR; and how it yields to losses and marks.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
+use super::marks::Yield;
 use crate::link::Nanos;
 
 const MS: Nanos = 1_000_000;
@@ -19,6 +20,22 @@ pub enum Algorithm {
     Cubic,
     /// Measures the rate and the shortest round trip.
     Bbr,
+    /// CUBIC that asks for marks in place of losses (RFC 3168).
+    #[serde(rename = "cubic-ecn")]
+    CubicEcn,
+    /// Adds one segment per round trip and yields in proportion to marks (RFC 9331): the simplest scalable sender.
+    Prague,
+}
+
+impl Algorithm {
+    /// The ECN field of its segments: not capable, ECT(0) or ECT(1).
+    pub fn ecn(self) -> u8 {
+        match self {
+            Algorithm::Reno | Algorithm::Cubic | Algorithm::Bbr => 0,
+            Algorithm::CubicEcn => 2,
+            Algorithm::Prague => 1,
+        }
+    }
 }
 
 /// What an acknowledgement brought, as the algorithms need it.
@@ -73,8 +90,8 @@ enum Kind {
 impl Congestion {
     pub fn new(algorithm: Algorithm) -> Self {
         let kind = match algorithm {
-            Algorithm::Reno => Kind::Reno,
-            Algorithm::Cubic => Kind::Cubic(Cubic::default()),
+            Algorithm::Reno | Algorithm::Prague => Kind::Reno,
+            Algorithm::Cubic | Algorithm::CubicEcn => Kind::Cubic(Cubic::default()),
             Algorithm::Bbr => Kind::Bbr(Box::default()),
         };
         Congestion {
@@ -146,6 +163,15 @@ impl Congestion {
             Kind::Reno => (self.cwnd / 2.0).max(2.0),
             Kind::Bbr(_) => self.ssthresh,
         };
+    }
+
+    /// Where it goes after a mark: nothing has to be sent again, so it is there at once.
+    pub fn yield_to_mark(&mut self, how: Yield) {
+        match how {
+            Yield::AsToLoss => self.reduce(),
+            Yield::To(share) => self.ssthresh = (self.cwnd * share).max(2.0),
+        }
+        self.cwnd = self.cwnd.min(self.ssthresh);
     }
 
     pub fn on_timeout(&mut self) {

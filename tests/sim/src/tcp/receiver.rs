@@ -21,6 +21,7 @@ pub struct Receiver {
     unacknowledged: u64,
     echo: Nanos,
     ack_due: Option<Nanos>,
+    marked: u64,
 }
 
 impl Receiver {
@@ -59,6 +60,11 @@ impl Receiver {
         }
         self.ack_due = Some(now + DELAY);
         None
+    }
+
+    /// The next segment came with a congestion mark.
+    pub fn on_mark(&mut self) {
+        self.marked += 1;
     }
 
     /// When a held acknowledgement is due.
@@ -109,6 +115,7 @@ impl Receiver {
             selective,
             duplicate,
             echo: self.echo,
+            marked: self.marked,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Ack;
 use super::congestion::{Algorithm, Congestion, Progress, RateSample};
+use super::marks::Marks;
 use crate::link::Nanos;
 
 const MS: Nanos = 1_000_000;
@@ -17,6 +18,7 @@ const DUPLICATE_THRESHOLD: u64 = 3;
 #[derive(Clone, Debug)]
 pub struct Sender {
     congestion: Congestion,
+    marks: Marks,
     /// Segments the application has for us; None: no end.
     total: Option<u64>,
     window: u64,
@@ -69,7 +71,7 @@ pub struct SenderStats {
     pub retransmitted: u64,
     /// Retransmission timeouts.
     pub timeouts: u64,
-    /// Times that the window was reduced for a loss.
+    /// Times that the window was reduced for a loss or a mark.
     pub reductions: u64,
     /// Reductions taken back because nothing had been lost.
     pub undone: u64,
@@ -113,6 +115,7 @@ impl Sender {
     pub fn new(algorithm: Algorithm, mss: usize, total: Option<u64>) -> Self {
         Sender {
             congestion: Congestion::new(algorithm),
+            marks: Marks::new(algorithm),
             total,
             window: super::WINDOW_BYTES / mss as u64,
             una: 0,
@@ -250,6 +253,13 @@ impl Sender {
             self.detect_losses(now);
         }
         self.grow(now, &news);
+        let (una, next) = (self.una, self.next());
+        let marked = self.marks.on_ack(ack.marked, news.delivered, una, next);
+        // A recovery has just made the window smaller.
+        if let Some(how) = marked.filter(|_| self.recovery.is_none()) {
+            self.stats.reductions += 1;
+            self.congestion.yield_to_mark(how);
+        }
         if self
             .recovery
             .as_ref()

@@ -12,6 +12,7 @@ mod headers_travel_squeezed;
 mod hostile_datagrams;
 mod life_goes_on;
 mod links_of_every_kind;
+mod marks_replace_losses;
 mod modes_keep_their_word;
 mod nat_rebinds;
 mod paths_of_any_mtu;

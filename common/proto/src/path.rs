@@ -12,12 +12,14 @@ mod mtu;
 mod pacer;
 mod received;
 mod rtt;
+mod said;
 mod sent;
+mod snapshot;
 mod train;
 mod trial;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 pub use fit::Fit;
@@ -26,20 +28,20 @@ pub use mtu::PathMtu;
 use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
 pub use rtt::Rtt;
+pub use said::{Address, Candidate, Greeting, Message, MessageContent};
 pub use sent::{Kind, Outgoing, SentLog};
 pub use train::{Guess, ProbeTrain, lengthen};
 pub use trial::Trial;
 
 use crate::config::Role;
 use crate::congestion::{RateController, RateSample};
-use crate::event::{PathReason, SocketId};
-use crate::frame::{Control, Frame, PathAck, Probe};
+use crate::event::PathReason;
+use crate::frame::{PathAck, Probe};
 use crate::limits;
 use crate::session::{HANDSHAKE_MAX, Number, Session};
-use crate::stats::{PathSnapshot, PathState};
+use crate::stats::PathState;
 use crate::store::PacketKey;
 use crate::time::Time;
-use crate::transmit::Arrival;
 
 /// Longest train of datagrams handed over at once, in time of the path's rate.
 const TRAIN: Duration = Duration::from_millis(1);
@@ -64,82 +66,6 @@ const SESSION_TICK: Duration = Duration::from_secs(5);
 const FALSE_SUSPICION: Duration = Duration::from_millis(400);
 /// Weight of one datagram in the loss share that people see.
 const LOSS_WEIGHT: f64 = 1.0 / 256.0;
-
-/// Where a path's datagrams go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Address {
-    /// The local socket.
-    pub socket: SocketId,
-    /// The other side.
-    pub remote: SocketAddr,
-    /// The local address, where it matters.
-    pub local: Option<IpAddr>,
-}
-
-impl From<Arrival> for Address {
-    fn from(a: Arrival) -> Self {
-        Address {
-            socket: a.socket,
-            remote: a.remote,
-            local: a.local,
-        }
-    }
-}
-
-/// A frame that steers or measures, waiting to be sent.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    /// What to say.
-    pub content: MessageContent,
-    /// Where to, when not to the path's present address.
-    pub to: Option<Address>,
-}
-
-/// The two kinds of such frames.
-#[derive(Clone, Debug, PartialEq)]
-pub enum MessageContent {
-    /// Steering.
-    Control(Control),
-    /// Measuring.
-    Probe(Probe),
-    /// Nothing: a message that only keeps a NAT's mapping.
-    Keep,
-}
-
-impl MessageContent {
-    /// As a frame, if it is one.
-    pub fn frame(&self) -> Option<Frame<'static>> {
-        match self {
-            MessageContent::Control(c) => Some(Frame::Control(c.clone())),
-            MessageContent::Probe(p) => Some(Frame::Probe(*p)),
-            MessageContent::Keep => None,
-        }
-    }
-}
-
-/// Where the exchange of HELLO stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Greeting {
-    /// Nothing to say (server), or nothing yet.
-    Idle,
-    /// Said, not answered; say it again then.
-    Waiting(Time),
-    /// Both sides know each other.
-    Done,
-    /// They do, and something changed that was said and not answered yet.
-    Repeating(Time),
-}
-
-/// A new address that asked to be used and has yet to prove itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Candidate {
-    /// The address.
-    pub address: Address,
-    /// What it must return.
-    pub token: [u8; 8],
-    /// When it appeared.
-    pub since: Time,
-}
 
 /// One path of a bond.
 #[derive(Debug)]
@@ -218,13 +144,6 @@ pub struct TimeOutcome {
     pub change: Option<Change>,
     /// A handshake or HELLO retry is due (client).
     pub greet: bool,
-}
-
-impl Greeting {
-    /// Whether the other side is known, so that data may pass.
-    pub fn is_done(self) -> bool {
-        matches!(self, Greeting::Done | Greeting::Repeating(_))
-    }
 }
 
 impl Path {
@@ -792,41 +711,6 @@ impl Path {
             (self.rtt.smoothed() * 2).max(GREETING_WAIT_MIN)
         } else {
             RETRY_MIN
-        }
-    }
-
-    /// A picture of it.
-    pub fn snapshot(&self) -> PathSnapshot {
-        PathSnapshot {
-            id: self.tag,
-            name: self.name.clone(),
-            socket: self.address.socket,
-            remote: self.address.remote,
-            role: self.role,
-            state: self.health.state(),
-            reason: self.health.reason(),
-            rtt_ms: if self.rtt.is_known() {
-                self.rtt.smoothed().as_secs_f64() * 1e3
-            } else {
-                0.0
-            },
-            rtt_min_ms: if self.rtt.is_known() {
-                self.rtt.min().as_secs_f64() * 1e3
-            } else {
-                0.0
-            },
-            queue_ms: self.rate.queue_ms(),
-            capacity_bit_s: (self.rate.capacity() * 8.0) as u64,
-            control: self.rate.phase().name().to_owned(),
-            loss: self.loss_share,
-            inflight_bytes: self.sent.inflight_bytes(),
-            sent: self.sent_datagrams,
-            sent_bytes: self.sent_bytes,
-            received: self.received.datagrams,
-            received_bytes: self.received.bytes_total,
-            lost: self.sent.lost,
-            lost_spurious: self.sent.spurious,
-            mtu: self.mtu.packet_max(),
         }
     }
 }

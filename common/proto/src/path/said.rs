@@ -1,0 +1,91 @@
+//! What is said over a path besides data, where to, and how far the greeting is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::event::SocketId;
+use crate::frame::{Control, Frame, Probe};
+use crate::time::Time;
+use crate::transmit::Arrival;
+
+/// Where a path's datagrams go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The local socket.
+    pub socket: SocketId,
+    /// The other side.
+    pub remote: SocketAddr,
+    /// The local address, where it matters.
+    pub local: Option<IpAddr>,
+}
+
+impl From<Arrival> for Address {
+    fn from(a: Arrival) -> Self {
+        Address {
+            socket: a.socket,
+            remote: a.remote,
+            local: a.local,
+        }
+    }
+}
+
+/// A frame that steers or measures, waiting to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// What to say.
+    pub content: MessageContent,
+    /// Where to, when not to the path's present address.
+    pub to: Option<Address>,
+}
+
+/// The two kinds of such frames.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MessageContent {
+    /// Steering.
+    Control(Control),
+    /// Measuring.
+    Probe(Probe),
+    /// Nothing: a message that only keeps a NAT's mapping.
+    Keep,
+}
+
+impl MessageContent {
+    /// As a frame, if it is one.
+    pub fn frame(&self) -> Option<Frame<'static>> {
+        match self {
+            MessageContent::Control(c) => Some(Frame::Control(c.clone())),
+            MessageContent::Probe(p) => Some(Frame::Probe(*p)),
+            MessageContent::Keep => None,
+        }
+    }
+}
+
+/// Where the exchange of HELLO stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// Nothing to say (server), or nothing yet.
+    Idle,
+    /// Said, not answered; say it again then.
+    Waiting(Time),
+    /// Both sides know each other.
+    Done,
+    /// They do, and something changed that was said and not answered yet.
+    Repeating(Time),
+}
+
+impl Greeting {
+    /// Whether the other side is known, so that data may pass.
+    pub fn is_done(self) -> bool {
+        matches!(self, Greeting::Done | Greeting::Repeating(_))
+    }
+}
+
+/// A new address that asked to be used and has yet to prove itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The address.
+    pub address: Address,
+    /// What it must return.
+    pub token: [u8; 8],
+    /// When it appeared.
+    pub since: Time,
+}

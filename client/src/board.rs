@@ -8,7 +8,7 @@ use std::time::Duration;
 use marline_io::control::Answer;
 use marline_io::driver::Handle;
 use marline_io::failure::Failure;
-use marline_proto::{Class, Command, Mode, Modes};
+use marline_proto::{Class, Command, Detail, Mode, Modes};
 use tokio::sync::{Notify, mpsc};
 
 use crate::control::{News, Reply, Request, Status, Stopped, now_unix_s};
@@ -85,7 +85,11 @@ impl Board {
 
     /// A picture of everything now.
     pub async fn status(&self) -> Status {
-        let snapshot = self.handle.snapshot().await.unwrap_or_default();
+        let snapshot = self
+            .handle
+            .snapshot(&Detail::Flows)
+            .await
+            .unwrap_or_default();
         let driver = self.handle.stats().await.unwrap_or_default();
         let modes = *self.modes.lock().await;
         let shown = lock(&self.shown);

@@ -77,6 +77,12 @@ pub enum Command {
     /// Disconnect, and put everything back as it was
     Down,
     /// Show the paths, what they do and why
+    ///
+    /// With -v it also shows every decision and its reason: at which rate each path sends and what that rests on,
+    /// whether it carries bulk; for the busiest flows their class, the paths that they may use, how and why, and when
+    /// their packets are released; and all counters. Each end decides about what it sends: of a download,
+    /// `marline-server status PEER` tells. With --json all of it is there always. Flows have addresses: only the
+    /// owner of the control socket sees them, and nothing writes them down.
     Status {
         /// Show it again and again
         #[arg(long)]

@@ -178,7 +178,7 @@ async fn status(common: &Common, watch: bool) -> Result<(), Failure> {
         let Reply::Status(status) = reply? else {
             return Err(unexpected());
         };
-        let text = show::status(&status);
+        let text = show::status(&status, common.verbose > 0);
         // A live picture starts in the upper left corner of an empty screen.
         let text = if watch {
             format!("\x1b[H\x1b[2J{text}")

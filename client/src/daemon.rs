@@ -26,7 +26,7 @@ use marline_io::join_code::ServerEndpoint;
 use marline_io::netlink::Netlink;
 use marline_io::signal;
 use marline_io::udp::{Family, UplinkSocket};
-use marline_proto::{ClientConfig, Command, Event, PathState, Snapshot, SocketId};
+use marline_proto::{ClientConfig, Command, Detail, Event, PathState, Snapshot, SocketId};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -651,7 +651,7 @@ impl Daemon {
     /// Tries another address of the server where one does not answer, and catches up on events
     /// that were missed.
     async fn look_after_paths(&mut self) -> Result<(), Failure> {
-        let Some(snapshot) = self.engine.handle.snapshot().await else {
+        let Some(snapshot) = self.engine.handle.snapshot(&Detail::Paths).await else {
             return Ok(());
         };
         let unheard = |uplink: &Uplink| {
@@ -730,7 +730,12 @@ impl Daemon {
     /// The uplink's name of a path. It is remembered, as the last news about a path comes when
     /// the core knows it no more.
     async fn path_name(&mut self, path: u8) -> String {
-        let snapshot = self.engine.handle.snapshot().await.unwrap_or_default();
+        let snapshot = self
+            .engine
+            .handle
+            .snapshot(&Detail::Paths)
+            .await
+            .unwrap_or_default();
         let paths = snapshot.bonds.into_iter().flat_map(|bond| bond.paths);
         self.path_names
             .extend(paths.map(|path| (path.id, path.name)));

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use marline_io::explain::{bytes, columns, decisions, rate, word};
 use marline_proto::{BondSnapshot, PathReason, PathState};
 
 use crate::control::{Status, now_unix_s};
@@ -10,8 +11,8 @@ use crate::uplinks::UplinkReport;
 /// The last news that `status` shows.
 const NEWS_SHOWN: usize = 8;
 
-/// A running client.
-pub fn status(status: &Status) -> String {
+/// A running client; `explained`: with what is decided about paths and flows, and why.
+pub fn status(status: &Status, explained: bool) -> String {
     let now = now_unix_s();
     let state = match (status.up, status.routed) {
         (true, true) => "up",
@@ -44,6 +45,9 @@ pub fn status(status: &Status) -> String {
             .collect();
         if !drops.is_empty() {
             let _ = writeln!(text, "dropped: {}", drops.join(", "));
+        }
+        if explained {
+            let _ = write!(text, "\n{}\n", decisions(bond));
         }
     }
     let unused: Vec<String> = status.uplinks.iter().filter_map(unused).collect();
@@ -83,14 +87,14 @@ pub fn uplinks(uplinks: &[UplinkReport]) -> String {
         let why = uplink.why.clone().unwrap_or_default();
         vec![
             uplink.name.clone(),
-            json_word(&uplink.role),
+            word(&uplink.role),
             used.to_owned(),
             source,
             remote,
             why,
         ]
     });
-    table(
+    columns(
         &["uplink", "role", "used", "source", "server", ""],
         rows.collect(),
     )
@@ -110,8 +114,8 @@ fn paths(bond: &BondSnapshot) -> String {
         let why = path.reason.map(reason_in_words).unwrap_or_default();
         vec![
             path.name.clone(),
-            json_word(&path.role),
-            json_word(&path.state),
+            word(&path.role),
+            word(&path.state),
             or_dash(format!("{:.1} ms", path.rtt_ms)),
             or_dash(format!("{:.1} ms", path.queue_ms)),
             or_dash(rate(path.capacity_bit_s)),
@@ -126,62 +130,7 @@ fn paths(bond: &BondSnapshot) -> String {
         "path", "role", "state", "rtt", "queue", "capacity", "loss", "sent", "received", "server",
         "",
     ];
-    table(&head, rows.collect())
-}
-
-/// Columns as wide as their longest cell, two spaces between.
-fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
-    let head: Vec<String> = head.iter().map(|&cell| cell.to_owned()).collect();
-    let width = |at: usize| {
-        let cells = std::iter::once(&head)
-            .chain(&rows)
-            .map(|row| row[at].chars().count());
-        cells.max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..head.len()).map(width).collect();
-    let mut text = String::new();
-    for row in std::iter::once(&head).chain(&rows) {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, &width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// The word that JSON has for a value of an enum without fields.
-fn json_word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(serde_json::Value::String(word)) => word,
-        _ => String::new(),
-    }
-}
-
-/// Bytes with a unit, three digits or so.
-fn bytes(count: u64) -> String {
-    scaled(count as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
-}
-
-/// Bits per second with a unit.
-fn rate(bit_s: u64) -> String {
-    scaled(
-        bit_s as f64,
-        1000.0,
-        &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"],
-    )
-}
-
-fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
-    let mut at = 0;
-    while value >= step && at + 1 < units.len() {
-        value /= step;
-        at += 1;
-    }
-    let digits = usize::from(at > 0 && value < 100.0);
-    format!("{value:.digits$} {}", units[at])
+    columns(&head, rows.collect())
 }
 
 fn duration(seconds: u64) -> String {
@@ -197,7 +146,7 @@ fn duration(seconds: u64) -> String {
 mod tests {
     use super::*;
     use crate::control::News;
-    use marline_proto::{PathSnapshot, Role, Snapshot, SocketId};
+    use marline_proto::{PathSnapshot, Rank, RateReason, Role, Snapshot, SocketId};
 
     fn path() -> PathSnapshot {
         PathSnapshot {
@@ -211,7 +160,14 @@ mod tests {
             rtt_ms: 41.27,
             rtt_min_ms: 40.0,
             queue_ms: 1.5,
+            jitter_ms: 2.0,
+            behind_ms: Some(16.0),
             capacity_bit_s: 20_400_000,
+            pace_bit_s: 21_000_000,
+            rate_reason: RateReason::Probing,
+            carries_bulk: true,
+            rank: Rank::Best,
+            in_set: false,
             control: "cruise".to_owned(),
             loss: 0.0123,
             inflight_bytes: 0,
@@ -222,6 +178,7 @@ mod tests {
             lost: 0,
             lost_spurious: 0,
             mtu: 1500,
+            black_holes: 0,
         }
     }
 
@@ -239,7 +196,7 @@ mod tests {
             way: None,
             why: Some("has no carrier".to_owned()),
         };
-        let shown = status(&Status {
+        let status_of = Status {
             up: true,
             routed: true,
             interface: "marline0".to_owned(),
@@ -254,7 +211,8 @@ mod tests {
                 ..Snapshot::default()
             },
             ..Status::default()
-        });
+        };
+        let shown = status(&status_of, false);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines[0], "marline0: up (mode aggregate, running 1 min)");
         for part in [
@@ -271,20 +229,17 @@ mod tests {
         assert!(lines[2].contains("15.0 KiB  3.0 GiB"), "{}", lines[2]);
         assert!(shown.contains("not used: eth1 has no carrier"), "{shown}");
         assert!(shown.contains("ago  the bond is up"), "{shown}");
+        assert!(!shown.contains("because"), "{shown}");
+        let explained = status(&status_of, true);
+        let mut because = explained.lines().skip_while(|l| !l.contains("because"));
+        assert!(because.next().is_some_and(|head| head.contains("bulk")));
+        let why = because.next().expect("a path");
+        assert!(why.contains("probing") && why.contains("best"), "{why}");
     }
 
     #[test]
-    fn columns_are_as_wide_as_their_longest_cell() {
-        let rows = vec![vec!["a".to_owned(), "long cell".to_owned()]];
-        assert_eq!(table(&["head", "x"], rows), "head  x\na     long cell\n");
-    }
-
-    #[test]
-    fn figures_have_fitting_units() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
-        assert_eq!(rate(0), "0 bit/s");
-        assert_eq!(rate(123_000_000), "123 Mbit/s");
+    fn times_have_fitting_units() {
+        assert_eq!(duration(90), "1 min");
         assert_eq!(duration(7_260), "2 h 1 min");
     }
 }

@@ -89,7 +89,15 @@ pub enum Command {
     /// Run the server in the foreground
     Run,
     /// Show how the running server stands
+    ///
+    /// With a peer's name it shows that peer alone, with every decision about what is sent to it and its reason: at
+    /// which rate each path sends and what that rests on, whether it carries bulk; for the busiest flows their class,
+    /// the paths that they may use, how and why, and when their packets are released; and all counters.
+    /// Flows tell who talks to whom: only this shows them, to whoever may use the control socket, and nothing writes
+    /// them down.
     Status {
+        /// The peer's name
+        peer: Option<String>,
         /// Show it again and again
         #[arg(short, long)]
         watch: bool,

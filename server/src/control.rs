@@ -17,12 +17,20 @@ use crate::peers::{Moment, Peer, PublicKey, Standing};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
-    /// How everything stands.
+    /// How everything stands, without anybody's flows.
     Status,
-    /// The same again and again.
+    /// The same of one peer alone, with its flows.
+    StatusOf {
+        /// Its name.
+        peer: String,
+    },
+    /// One of both again and again.
     Watch {
         /// Time between two replies, milliseconds.
         interval_ms: u64,
+        /// Of this peer alone.
+        #[serde(default)]
+        peer: Option<String>,
     },
     /// All peers.
     PeerList,
@@ -53,7 +61,7 @@ pub enum Request {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// To `Status` and `Watch`.
+    /// To `Status`, `StatusOf` and `Watch`.
     Status(Box<Status>),
     /// To `PeerList`.
     Peers(Vec<PeerView>),

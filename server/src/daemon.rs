@@ -31,7 +31,7 @@ use marline_io::netlink::Netlink;
 use marline_io::tun::{Tun, TunOptions};
 use marline_io::udp::UplinkSocket;
 use marline_io::{key, signal};
-use marline_proto::{Endpoint, Event, Key, ServerConfig, SocketId};
+use marline_proto::{Detail, Endpoint, Event, Key, ServerConfig, SocketId};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -334,8 +334,11 @@ impl Server {
     async fn answer(self: Arc<Self>, request: Request) -> Result<Answer<Reply>, Failure> {
         let life = Duration::from_secs;
         let reply = match request {
-            Request::Status => Reply::Status(Box::new(self.status().await?)),
-            Request::Watch { interval_ms } => return Ok(Answer::Stream(self.watch(interval_ms))),
+            Request::Status => Reply::Status(Box::new(self.status(None).await?)),
+            Request::StatusOf { peer } => Reply::Status(Box::new(self.status(Some(&peer)).await?)),
+            Request::Watch { interval_ms, peer } => {
+                return Ok(Answer::Stream(self.watch(interval_ms, peer)));
+            }
             Request::PeerList => Reply::Peers(self.peer_list().await?),
             Request::PeerAdd { name, code_life_s } => {
                 self.invite(name, false, life(code_life_s)).await?
@@ -351,12 +354,22 @@ impl Server {
         Ok(Answer::Once(reply))
     }
 
-    async fn status(&self) -> Result<Status, Failure> {
-        let snapshot = self
+    /// How everything stands; of one peer alone, with its flows, when one is named.
+    async fn status(&self, of: Option<&str>) -> Result<Status, Failure> {
+        let detail = of.map_or(Detail::Paths, |peer| Detail::FlowsOf(peer.to_owned()));
+        let mut snapshot = self
             .handle
-            .snapshot()
+            .snapshot(&detail)
             .await
             .ok_or_else(|| data_plane_ended(None))?;
+        if let Some(peer) = of {
+            snapshot.bonds.retain(|bond| bond.name == peer);
+            if snapshot.bonds.is_empty() {
+                return Err(Failure::usage(format!(
+                    "there is no peer \"{peer}\" that may connect"
+                )));
+            }
+        }
         let driver = self
             .handle
             .stats()
@@ -387,7 +400,7 @@ impl Server {
         })
     }
 
-    fn watch(self: Arc<Self>, interval_ms: u64) -> mpsc::Receiver<Reply> {
+    fn watch(self: Arc<Self>, interval_ms: u64, of: Option<String>) -> mpsc::Receiver<Reply> {
         // One reply may wait for a slow reader; more would only grow old.
         let (sender, receiver) = mpsc::channel(1);
         let interval = interval_ms.clamp(WATCH_INTERVAL_MS_MIN, WATCH_INTERVAL_MS_MAX);
@@ -398,7 +411,7 @@ impl Server {
                     _ = ticks.tick() => {}
                     () = sender.closed() => return,
                 }
-                let Ok(status) = self.status().await else {
+                let Ok(status) = self.status(of.as_deref()).await else {
                     return;
                 };
                 if sender.send(Reply::Status(Box::new(status))).await.is_err() {
@@ -412,7 +425,11 @@ impl Server {
     async fn peer_list(&self) -> Result<Vec<PeerView>, Failure> {
         let store = self.admission.lock().await.store().clone();
         let all = on_disk(move || store.read()).await?;
-        let snapshot = self.handle.snapshot().await.unwrap_or_default();
+        let snapshot = self
+            .handle
+            .snapshot(&Detail::Paths)
+            .await
+            .unwrap_or_default();
         let up = |public: &PublicKey| {
             let public = public.to_string();
             snapshot
@@ -510,7 +527,7 @@ impl Server {
     }
 
     async fn catch_up(&self) {
-        let Some(snapshot) = self.handle.snapshot().await else {
+        let Some(snapshot) = self.handle.snapshot(&Detail::Paths).await else {
             return;
         };
         for bond in snapshot.bonds.iter().filter(|bond| bond.up) {

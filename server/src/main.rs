@@ -80,14 +80,21 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
             let settings = Settings::load(&common.config)?;
             daemon::run(settings, &common.state_dir, &common.control()).await
         }
-        Command::Status { watch: false, .. } => match ask(common, &Request::Status).await? {
-            Reply::Status(status) => show(common, &status, || Ok(report::status(&status))),
-            other => Err(unexpected(&other)),
-        },
         Command::Status {
+            peer,
             watch: true,
             interval,
-        } => watch(common, interval).await,
+        } => watch(common, interval, peer).await,
+        Command::Status { peer, .. } => {
+            let request = peer.map_or(Request::Status, |peer| Request::StatusOf { peer });
+            let explained = matches!(request, Request::StatusOf { .. });
+            match ask(common, &request).await? {
+                Reply::Status(status) => {
+                    show(common, &status, || Ok(report::status(&status, explained)))
+                }
+                other => Err(unexpected(&other)),
+            }
+        }
         Command::Peer(command) => peer(common, command).await,
         Command::Reload => match ask(common, &Request::Reload).await? {
             reply @ Reply::Reloaded { admitted } => show(common, &reply, || {
@@ -138,9 +145,10 @@ async fn init(common: &Common, typed: cli::Init) -> Result<(), Failure> {
     show(common, &made, || Ok(report::made(&made)))
 }
 
-async fn watch(common: &Common, interval: Duration) -> Result<(), Failure> {
+async fn watch(common: &Common, interval: Duration, peer: Option<String>) -> Result<(), Failure> {
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-    let request = Request::Watch { interval_ms };
+    let explained = peer.is_some();
+    let request = Request::Watch { interval_ms, peer };
     let mut replies = ControlClient::stream::<_, Reply>(&common.control(), &request).await?;
     let to_terminal = std::io::stdout().is_terminal();
     while let Some(reply) = replies.next().await {
@@ -148,7 +156,7 @@ async fn watch(common: &Common, interval: Duration) -> Result<(), Failure> {
             Reply::Status(status) => show(common, &status, || {
                 // Home, and clear what is below: less flicker than clearing first.
                 let clear = if to_terminal { "\x1b[H\x1b[J" } else { "" };
-                Ok(format!("{clear}{}", report::status(&status)))
+                Ok(format!("{clear}{}", report::status(&status, explained)))
             })?,
             other => return Err(unexpected(&other)),
         }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
+use marline_io::explain::decisions;
 use marline_io::failure::{Class, Failure};
 use marline_proto::{BondSnapshot, PathState};
 use qrcode::QrCode;
@@ -14,8 +15,9 @@ use crate::init::Made;
 use crate::invitation::Invitation;
 use crate::peers::{Moment, Standing};
 
-/// How the server stands, a bond per line and a path per line below it.
-pub fn status(status: &Status) -> String {
+/// How the server stands, a bond per line and a path per line below it; `explained`: with what is decided about each
+/// bond's paths and flows, and why.
+pub fn status(status: &Status, explained: bool) -> String {
     let mut text = String::new();
     let up = status.snapshot.bonds.iter().filter(|bond| bond.up).count();
     let addresses: Vec<String> = status.addresses.iter().map(ToString::to_string).collect();
@@ -58,6 +60,9 @@ pub fn status(status: &Status) -> String {
         .filter(|bond| !bond.paths.is_empty())
     {
         bond_lines(&mut text, bond);
+        if explained {
+            let _ = write!(text, "\n{}", decisions(bond));
+        }
     }
     let drops = &status.snapshot.drops;
     if !drops.is_empty() {

@@ -501,7 +501,9 @@ impl Running {
                 Order::RemoveSocket(id) => self.outlets.retain(|outlet| outlet.id != id),
                 Order::Command(command) => self.endpoint.handle_command(now, command),
                 // Whoever asked may have gone away meanwhile.
-                Order::Snapshot(answer) => drop(answer.send(self.endpoint.snapshot())),
+                Order::Snapshot(detail, answer) => {
+                    drop(answer.send(self.endpoint.snapshot(now, &detail)));
+                }
                 Order::Stats(answer) => drop(answer.send(self.stats)),
                 Order::Stop => {
                     self.endpoint.handle_command(now, Command::Close);

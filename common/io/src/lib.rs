@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config_file;
 pub mod control;
 pub mod driver;
+pub mod explain;
 pub mod failure;
 pub mod join_code;
 pub mod key;

@@ -167,6 +167,7 @@ struct Counters {
     silences: u64,
     squeezed: u64,
     cut: u64,
+    trials: u64,
 }
 
 impl Bond {

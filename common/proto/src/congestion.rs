@@ -36,6 +36,7 @@
 mod delay;
 mod delivery;
 mod loss;
+mod reason;
 mod sending;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use crate::time::Time;
 use delay::Delay;
 use delivery::{Delivery, Rates};
 use loss::{Losses, Share};
+pub use reason::RateReason;
 use sending::Sending;
 
 /// Rates below this are not measured but assumed, bytes per second: 160 kbit/s.

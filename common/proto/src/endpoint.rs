@@ -29,7 +29,7 @@ use crate::limits;
 use crate::packet;
 use crate::path::Address;
 use crate::session::{Identity, Outer, Session, outer};
-use crate::stats::Snapshot;
+use crate::stats::{Detail, Snapshot};
 use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
 
@@ -588,12 +588,15 @@ impl Endpoint {
         Some((due, reason))
     }
 
-    /// A picture of everything.
-    pub fn snapshot(&self) -> Snapshot {
+    /// A picture of everything, with flows as far as they are asked for.
+    pub fn snapshot(&self, now: Time, detail: &Detail) -> Snapshot {
         let bonds = self.seats.iter().flatten();
         Snapshot {
             bonds: bonds
-                .map(|s| s.bond.snapshot(BASE64.encode(s.bond.peer_key())))
+                .map(|s| {
+                    let peer = BASE64.encode(s.bond.peer_key());
+                    s.bond.snapshot(now, peer, detail)
+                })
                 .collect(),
             drops: self
                 .drops

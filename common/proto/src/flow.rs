@@ -6,6 +6,8 @@
 //! side needs no message about it: it puts a *slot* in order and never learns
 //! which flow sits in it.
 
+mod picture;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
@@ -17,6 +19,7 @@ use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
 use crate::reach::Reach;
 use crate::release::{self, Expected, Habits, Remote};
+use crate::stats::FlowReason;
 use crate::time::Time;
 
 /// A packet that waits for a path.
@@ -98,6 +101,8 @@ pub struct Flow {
     streams: bool,
     /// Whether it uses a set of paths at a constant latency from its first packet on ([`crate::span`]).
     pub steady: bool,
+    /// Why it does, if it does.
+    steady_by: FlowReason,
     began: Time,
     /// How long its packets may wait before the sender is asked to slow down, for its latency's sake.
     pub patience: Duration,
@@ -138,6 +143,7 @@ impl Flow {
             wide_until: Time::ZERO,
             streams: false,
             steady: false,
+            steady_by: FlowReason::Habit,
             began: now,
             patience: Duration::ZERO,
             latency_max: Duration::ZERO,
@@ -153,6 +159,7 @@ impl Flow {
         packet: &PacketInfo,
         bulk_rate: f64,
         prospect: &Prospect,
+        led: &mut Led,
     ) -> Worth {
         let len = packet.len as u64;
         self.last_seen = now;
@@ -174,9 +181,8 @@ impl Flow {
             let stream = self.is_stream() || matches!(packet.transport, Transport::Tcp { .. });
             if self.class != Class::Bulk {
                 self.lead = Lead::default();
-            } else if stream && !self.steady && self.lead.note_rate(now, self.rate, prospect) {
-                self.steady = true;
-                self.latency_max = prospect.latency_max();
+            } else if stream && !self.steady {
+                self.follow_lead(now, prospect, led);
             }
         }
         self.window_bytes += len;
@@ -198,6 +204,28 @@ impl Flow {
             _ => classify(packet, &behaviour),
         };
         worth(packet, &behaviour, self.class)
+    }
+
+    /// Leads a stream that fills its best path a step farther, when it is time to.
+    fn follow_lead(&mut self, now: Time, prospect: &Prospect, led: &mut Led) {
+        let led_before = !self.lead.latency().is_zero();
+        let arrived = self.lead.note_rate(now, self.rate, prospect);
+        led.flows += u64::from(!led_before && !self.lead.latency().is_zero());
+        if arrived {
+            led.arrived += 1;
+            self.steady = true;
+            self.steady_by = FlowReason::Led;
+            self.latency_max = prospect.latency_max();
+        }
+    }
+
+    /// How long after the lowest delay a packet is released that was sent as one of a steady flow or not.
+    pub fn latency(&self, steady: bool) -> Duration {
+        if steady {
+            self.latency_max
+        } else {
+            self.lead.latency()
+        }
     }
 
     /// Whether a TCP segment lies before one that came earlier: its sender sends it again, or it was overtaken.
@@ -280,6 +308,16 @@ pub struct FlowTable {
     ours_is_source: bool,
     expect_long: bool,
     prospect: Prospect,
+    led: Led,
+}
+
+/// How often flows were led ([`crate::lead`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Led {
+    /// Flows that began to be.
+    pub flows: u64,
+    /// Those of them that arrived.
+    pub arrived: u64,
 }
 
 impl FlowTable {
@@ -317,10 +355,12 @@ impl FlowTable {
             let len = packet.len as u64;
             if known.is_none() {
                 flow.streams = packet.transport == Transport::Udp && may_be_long(packet);
-                flow.steady = match self.habits.begin(now, remote) {
-                    Expected::Long => true,
-                    Expected::Unknown => self.expect_long && may_be_long(packet),
-                    Expected::Short => false,
+                (flow.steady, flow.steady_by) = match self.habits.begin(now, remote) {
+                    Expected::Long => (true, FlowReason::Habit),
+                    Expected::Unknown => {
+                        (self.expect_long && may_be_long(packet), FlowReason::FarSet)
+                    }
+                    Expected::Short => (false, FlowReason::Habit),
                 };
             } else if (release::LONG_AFTER_BYTES..release::LONG_AFTER_BYTES + len)
                 .contains(&(flow.bytes + len))
@@ -336,7 +376,7 @@ impl FlowTable {
         } else {
             Duration::ZERO
         };
-        let worth = flow.note(now, packet, bulk_rate, &self.prospect);
+        let worth = flow.note(now, packet, bulk_rate, &self.prospect, &mut self.led);
         Some(Admitted {
             slot,
             ordered: flow.is_ordered(packet),
@@ -391,6 +431,11 @@ impl FlowTable {
         for flow in &mut self.slots {
             flow.queue.shrink_to(limits::IDLE_ENTRIES);
         }
+    }
+
+    /// How often flows were led.
+    pub fn led(&self) -> Led {
+        self.led
     }
 
     /// How many flows are remembered.

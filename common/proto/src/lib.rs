@@ -62,9 +62,14 @@ mod wire;
 pub use buffer::{PacketBuf, Pool};
 pub use classify::Class;
 pub use config::{ClientConfig, Key, Mode, Modes, PeerConfig, Role, ServerConfig};
+pub use congestion::RateReason;
 pub use endpoint::{Endpoint, Handover, WakeReason};
 pub use event::{Command, Event, PathReason, SocketId};
+pub use schedule::Rank;
 pub use session::public_key;
-pub use stats::{BondSnapshot, PathSnapshot, PathState, Snapshot};
+pub use stats::{
+    BondSnapshot, CopyReason, Detail, Direction, FlowReason, FlowSnapshot, FlowWay, PathSnapshot,
+    PathState, Snapshot,
+};
 pub use time::Time;
 pub use transmit::{Arrival, Transmit};

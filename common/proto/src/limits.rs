@@ -11,6 +11,9 @@ pub const FLOW_IDLE: Duration = Duration::from_secs(10);
 /// Entries for which a list keeps room while its bond is idle: keepalives and handshakes need no more.
 pub const IDLE_ENTRIES: usize = 4;
 
+/// Flows that a picture shows at most: a screen full; all others together rarely carry as much.
+pub const FLOWS_SHOWN: usize = 32;
+
 /// Flow slots whose headers are squeezed; more flows than this at once are rare, and each costs the receiver 500 bytes.
 pub const SQUEEZED_FLOWS: usize = 4_096;
 

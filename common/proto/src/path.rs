@@ -30,6 +30,7 @@ pub use received::{Incoming, ReceivedLog};
 pub use rtt::Rtt;
 pub use said::{Address, Candidate, Greeting, Message, MessageContent};
 pub use sent::{Kind, Outgoing, SentLog};
+pub use snapshot::Place;
 pub use train::{Guess, ProbeTrain, lengthen};
 pub use trial::Trial;
 
@@ -116,6 +117,8 @@ pub struct Path {
     pub sent_datagrams: u64,
     /// Wire bytes sent.
     pub sent_bytes: u64,
+    /// How often only its large datagrams vanished.
+    pub black_holes: u64,
     pacer: Pacer,
     flight_max: u64,
     last_sent: Time,
@@ -173,6 +176,7 @@ impl Path {
             initiator: false,
             sent_datagrams: 0,
             sent_bytes: 0,
+            black_holes: 0,
             pacer: Pacer::new(now),
             flight_max: 0,
             last_sent: now,
@@ -492,6 +496,7 @@ impl Path {
         }
         if self.sent.sizes.is_black_hole() {
             self.mtu.fall(now);
+            self.black_holes += 1;
             self.blind_since = Some(now);
         }
         self.sent.sizes.watch(self.mtu.watched());

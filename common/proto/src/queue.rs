@@ -72,6 +72,16 @@ pub struct Queue {
     /// Bytes a flow may send per round, unless [`QUANTUM`] is more.
     stretch: i64,
     outage_end: Time,
+    marks: Marks,
+}
+
+/// Packets that arrive with "congestion experienced" because they waited here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Those whose senders take a mark for a loss (RFC 3168).
+    pub classic: u64,
+    /// Those whose senders react to each a little (RFC 9331).
+    pub scalable: u64,
 }
 
 /// What left the queue.
@@ -87,6 +97,11 @@ impl Queue {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What was marked so far.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// Says how fast the best path is, bytes per second.
@@ -173,7 +188,8 @@ impl Queue {
                 self.rounds[round].rotate_left(1);
                 continue;
             }
-            let taken = take(flow, now, self.outage_end, &mut self.bytes, dropped);
+            let account = (&mut self.bytes, &mut self.marks);
+            let taken = take(flow, now, self.outage_end, account, dropped);
             if flow.queue.is_empty() {
                 flow.standing = Standing::Out;
                 self.rounds[round].pop_front();
@@ -202,7 +218,7 @@ fn take(
     flow: &mut Flow,
     now: Time,
     outage_end: Time,
-    bytes: &mut usize,
+    (bytes, marks): (&mut usize, &mut Marks),
     dropped: &mut Vec<(QueueDrop, Queued)>,
 ) -> Option<Queued> {
     let (params, expiry) = match flow.class {
@@ -239,6 +255,11 @@ fn take(
         let heeds = queued.ecn != 0 && sojourn <= HEEDS_MARKS;
         if heeds && (step || drop && !scalable) {
             mark_congestion(&mut queued);
+            *if scalable {
+                &mut marks.scalable
+            } else {
+                &mut marks.classic
+            } += 1;
         } else if drop && !heeds && !queued.again {
             // What is sent again is spared: dropped twice, it costs a timeout.
             dropped.push((QueueDrop::Aqm, queued));

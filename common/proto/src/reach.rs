@@ -77,6 +77,11 @@ impl Reach {
         }
     }
 
+    /// Whether it used a path `spread_ms` behind the best, the last time it was asked.
+    pub fn reached(&self, spread_ms: f64) -> bool {
+        spread_ms <= NEAR_MS || spread_ms <= self.reach_ms
+    }
+
     /// Whether it may use a path `spread_ms` behind the best; the nearer paths are `near_ms` behind it at most, and
     /// would carry all that it gets or not.
     pub fn reaches(&mut self, now: Time, spread_ms: f64, near_ms: f64, near_suffice: bool) -> bool {

@@ -10,6 +10,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{Mode, Role};
 use crate::limits;
 use crate::reach::NEAR_MS;
@@ -147,23 +149,108 @@ fn widen(order: &mut Order) {
     let Some(first) = order.usable.first().copied() else {
         return;
     };
-    let spread_max = limits::SPREAD_MAX.as_secs_f64() * 1e3;
     let mut sum = 0.0;
     for i in 0..order.usable.len() {
         let v = order.usable[i];
-        let spread = v.base_ms - first.base_ms;
-        if v.delay_ms - first.delay_ms > spread_max || v.repairs_late(&first) {
-            continue;
+        let rank = if i == 0 {
+            Rank::Best
+        } else {
+            judge(&v, &first, sum)
+        };
+        match rank {
+            Rank::Best | Rank::Wide => {
+                sum += v.capacity;
+                order.usable[order.wide..=i].rotate_right(1);
+                order.wide += 1;
+            }
+            Rank::Trial | Rank::Probation => {
+                order.trial.get_or_insert(v.index);
+            }
+            _ => {}
         }
-        if i > 0 && v.on_trial && (v.on_probation || spread > NEAR_MS) {
-            order.trial.get_or_insert(v.index);
-            continue;
+    }
+}
+
+/// What becomes of a path after the first, beside others that carry `sum` together.
+fn judge(v: &PathView, first: &PathView, sum: f64) -> Rank {
+    let spread_max = limits::SPREAD_MAX.as_secs_f64() * 1e3;
+    let spread = v.base_ms - first.base_ms;
+    if v.delay_ms - first.delay_ms > spread_max {
+        Rank::TooFar
+    } else if v.repairs_late(first) {
+        Rank::RepairsLate
+    } else if v.on_trial && v.on_probation {
+        Rank::Probation
+    } else if v.on_trial && spread > NEAR_MS {
+        Rank::Trial
+    } else if spread <= SPREAD_FREE_MS || v.on_trial || v.capacity >= SHARE_MIN * sum {
+        Rank::Wide
+    } else {
+        Rank::TooThin
+    }
+}
+
+/// What a path is to bulk, and if it carries none, why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rank {
+    /// The best: it carries whatever is small, and bulk.
+    Best,
+    /// It carries bulk flows that ask for more than the best.
+    Wide,
+    /// It lies too far behind the best: a receiver that waited for it would cause timeouts.
+    TooFar,
+    /// What it loses would be repaired too late.
+    RepairsLate,
+    /// Far, and its rate has yet to be found: it gets copies only.
+    Trial,
+    /// It came back just now, and its rate has yet to be found: it gets copies only.
+    Probation,
+    /// It would add next to nothing, and lies farther away.
+    TooThin,
+    /// One path at a time is used, and another is.
+    Handover,
+    /// A backup, and others work.
+    Backup,
+    /// It is not to be used.
+    Never,
+    /// It does not work now.
+    #[default]
+    Down,
+}
+
+impl Rank {
+    /// Whether it carries bulk flows that ask for more than the best path.
+    pub fn carries_bulk(self) -> bool {
+        matches!(self, Rank::Best | Rank::Wide)
+    }
+}
+
+/// The rank of a path in an order that was made with it.
+pub fn rank(order: &Order, view: &PathView) -> Rank {
+    if view.role == Role::Never {
+        return Rank::Never;
+    }
+    if !view.active {
+        return Rank::Down;
+    }
+    let Some(first) = order.best() else {
+        return Rank::Down;
+    };
+    match order.usable.iter().position(|v| v.index == view.index) {
+        Some(0) => Rank::Best,
+        Some(at) if at < order.wide => Rank::Wide,
+        Some(at) => {
+            // Whoever was too thin beside some of the wide ones is so beside all.
+            let sum = order.usable[..order.wide].iter().map(|v| v.capacity).sum();
+            match judge(&order.usable[at], first, sum) {
+                // It was good enough.
+                Rank::Wide => Rank::Handover,
+                rank => rank,
+            }
         }
-        if spread <= SPREAD_FREE_MS || v.on_trial || v.capacity >= SHARE_MIN * sum {
-            sum += v.capacity;
-            order.usable[order.wide..=i].rotate_right(1);
-            order.wide += 1;
-        }
+        None if view.role == Role::Backup && first.role != Role::Backup => Rank::Backup,
+        None => Rank::Handover,
     }
 }
 
@@ -280,6 +367,39 @@ mod tests {
         order(&views, Mode::Aggregate, None, &mut o);
         assert_eq!(o.trial, Some(1));
         assert_eq!(o.wide, 2, "the near one learns by doing");
+    }
+
+    #[test]
+    fn whoever_carries_no_bulk_has_a_reason() {
+        let mut views: Vec<PathView> = (0..10).map(|i| view(i, 8.0, 50.0)).collect();
+        views[1].base_ms = 30.0;
+        views[2].delay_ms = 200.0;
+        (views[3].loss_known_ms, views[3].delay_ms) = (300.0, 9.0);
+        (views[4].on_trial, views[4].base_ms) = (true, 60.0);
+        (views[5].on_trial, views[5].on_probation) = (true, true);
+        (views[6].capacity, views[6].base_ms) = (1.0, 60.0);
+        views[7].role = Role::Backup;
+        views[8].role = Role::Never;
+        views[9].active = false;
+        let mut o = Order::default();
+        let ranks = |o: &Order| views.iter().map(|v| rank(o, v)).collect::<Vec<Rank>>();
+        order(&views, Mode::Aggregate, None, &mut o);
+        let expected = [
+            Rank::Best,
+            Rank::Wide,
+            Rank::TooFar,
+            Rank::RepairsLate,
+            Rank::Trial,
+            Rank::Probation,
+            Rank::TooThin,
+            Rank::Backup,
+            Rank::Never,
+            Rank::Down,
+        ];
+        assert_eq!(ranks(&o), expected);
+        assert_eq!(o.wide, 2);
+        order(&views, Mode::Handover, None, &mut o);
+        assert_eq!(ranks(&o)[..2], [Rank::Best, Rank::Handover]);
     }
 
     #[test]

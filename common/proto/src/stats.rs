@@ -1,13 +1,45 @@
 //! Plain counters, and the one picture of the core that everybody reads:
 //! `status`, plots, metrics and tests all see the same [`Snapshot`].
+//!
+//! Decisions are in it as values, each with its reason in one word: what the rate of a path rests on, whether it carries
+//! bulk, which paths a flow may use. They are put together when somebody asks and cost a packet nothing.
+//!
+//! Flows tell who talks to whom. They are in a picture only if whoever takes it asks for them ([`Detail`]): a client's
+//! owner sees those of its own machine, a server's operator those of one peer whom they named. Neither logs nor news
+//! have any.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::classify::Class;
 use crate::config::{Modes, Role};
+use crate::congestion::RateReason;
 use crate::event::{PathReason, SocketId};
+use crate::schedule::Rank;
+
+/// Whose flows a picture shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// Nobody's.
+    Paths,
+    /// Everybody's.
+    Flows,
+    /// Those of the peer with this name.
+    FlowsOf(String),
+}
+
+impl Detail {
+    /// Whether it covers the flows of a peer.
+    pub fn has_flows_of(&self, name: &str) -> bool {
+        match self {
+            Detail::Paths => false,
+            Detail::Flows => true,
+            Detail::FlowsOf(peer) => peer == name,
+        }
+    }
+}
 
 /// Everything that can be seen of an endpoint at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -55,6 +87,12 @@ pub struct BondSnapshot {
     pub bytes_out: u64,
     /// Flows known now.
     pub flows: u64,
+    /// Those of them that send the most from this end, the busiest first, if they were asked for ([`Detail`]); no more
+    /// than [`crate::limits::FLOWS_SHOWN`].
+    pub busiest: Vec<FlowSnapshot>,
+    /// How long after the lowest delay of all paths the packets of flows are released that keep one latency,
+    /// milliseconds.
+    pub set_latency_ms: f64,
     /// Bytes waiting for a path.
     pub queue_bytes: u64,
     /// Packets held back until they are in order.
@@ -105,8 +143,23 @@ pub struct PathSnapshot {
     pub rtt_min_ms: f64,
     /// Standing queue in this direction beyond the base delay, milliseconds.
     pub queue_ms: f64,
+    /// How far nearly all of its packets scatter above their lowest delay, milliseconds.
+    pub jitter_ms: f64,
+    /// By how much its base delay in this direction, the one of an empty path, is longer than that of the quickest path
+    /// that works, milliseconds. Clocks of the two ends differ, so there are only differences; none before both are known.
+    pub behind_ms: Option<f64>,
     /// Estimated capacity in this direction, bits per second.
     pub capacity_bit_s: u64,
+    /// The rate at which it may send now, bits per second.
+    pub pace_bit_s: u64,
+    /// What that rate rests on.
+    pub rate_reason: RateReason,
+    /// Whether it carries bulk flows that ask for more than the best path.
+    pub carries_bulk: bool,
+    /// What it is to bulk, and if it carries none, why.
+    pub rank: Rank,
+    /// Whether it belongs to the set for long flows, which keep one latency from their first packet on.
+    pub in_set: bool,
     /// What the rate controller is doing: `startup`, `cruise`, `drain`.
     pub control: String,
     /// Share of recent datagrams that were lost, 0 to 1.
@@ -127,4 +180,99 @@ pub struct PathSnapshot {
     pub lost_spurious: u64,
     /// Largest IP packet that is known to pass in this direction, bytes.
     pub mtu: u16,
+    /// How often large datagrams vanished while small ones arrived, so that it fell back to smaller ones.
+    pub black_holes: u64,
+}
+
+/// One flow, as this end sends it. What comes back is a flow of the other end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowSnapshot {
+    /// Its slot, by which the other end knows it.
+    pub slot: u16,
+    /// Which way it goes.
+    pub direction: Direction,
+    /// The number of its transport protocol.
+    pub protocol: u8,
+    /// Who sends it. The port is the identifier of an ICMP echo, and 0 where there is none.
+    pub source: SocketAddr,
+    /// Whom to.
+    pub destination: SocketAddr,
+    /// How it is treated.
+    pub class: Class,
+    /// Bytes since it began.
+    pub bytes: u64,
+    /// Its rate over the last half second or more, bits per second.
+    pub rate_bit_s: u64,
+    /// Bytes of it that wait for a path.
+    pub queue_bytes: u64,
+    /// Which paths it may use, by their numbers, the best first.
+    pub paths: Vec<u8>,
+    /// How it uses them.
+    pub way: FlowWay,
+    /// Why.
+    pub reason: FlowReason,
+    /// How long after the lowest delay of all paths its packets are released, milliseconds; 0: as soon as they are in
+    /// order.
+    pub latency_ms: f64,
+    /// Why its packets are sent twice; none if they are not.
+    pub copied: Option<CopyReason>,
+}
+
+/// Which way a flow goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    /// From the client.
+    Up,
+    /// To the client.
+    Down,
+}
+
+/// How a flow uses the paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowWay {
+    /// The best path alone.
+    Best,
+    /// Every path that it reaches, in order as soon as possible.
+    Wide,
+    /// The same at a latency that is raised step by step, until the set is within it.
+    Led,
+    /// The set for long flows, at its latency.
+    Steady,
+}
+
+/// Why a flow uses the paths as it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FlowReason {
+    /// Its class has the best path.
+    Class,
+    /// The best path is enough for it.
+    Suffices,
+    /// Its packets wait for the best path.
+    Waits,
+    /// It takes a good part of the best path.
+    Fills,
+    /// It asked for more than the best path a moment ago.
+    Lately,
+    /// Earlier flows with its remote end were long.
+    Habit,
+    /// Nothing is known of its remote end, and what may become long begins on the set: the quick paths carry less
+    /// than the best one.
+    FarSet,
+    /// It was led there.
+    Led,
+}
+
+/// Why the packets of a flow are sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CopyReason {
+    /// The mode says so.
+    Mode,
+    /// It is thin: each packet is waited for.
+    Thin,
+    /// Its path is doubtful.
+    Doubt,
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use marline_bench::pair::{MTU, udp_packet};
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Event, Modes, PeerConfig, Role, ServerConfig,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Event, Modes, PeerConfig, Role, ServerConfig,
     SocketId, Time, Transmit, public_key,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -337,7 +337,7 @@ impl Town {
                 "{} of {} are up; the server: {:?}",
                 self.up,
                 self.clients.len(),
-                self.server.snapshot().drops
+                self.server.snapshot(self.now(), &Detail::Paths).drops
             );
             self.be_in_use();
             self.turn();

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use marline_proto::buffer::CAPACITY;
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Key, Mode, Modes, PacketBuf, PeerConfig, Role, ServerConfig,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Key, Mode, Modes, PacketBuf, PeerConfig, Role, ServerConfig,
     SocketId, Time, public_key,
 };
 
@@ -71,7 +71,7 @@ pub fn check(bytes: &[u8]) {
     }
     world.pass(60, true);
     for side in [&world.client, &world.server] {
-        let snapshot = side.endpoint.snapshot();
+        let snapshot = side.endpoint.snapshot(world.now, &Detail::Flows);
         assert!(snapshot.bonds.len() <= 1, "one peer has one bond");
     }
 }
@@ -155,7 +155,7 @@ impl World {
         for _ in 0..20 {
             world.pass(6, true);
         }
-        let up = |side: &Side| side.endpoint.snapshot().bonds.iter().any(|bond| bond.up);
+        let up = |side: &Side| side.endpoint.snapshot(world.now, &Detail::Paths).bonds.iter().any(|bond| bond.up);
         assert!(
             up(&world.client) && up(&world.server),
             "an undisturbed handshake succeeds"

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Event as News, Modes, PacketBuf, PeerConfig,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Event as News, Modes, PacketBuf, PeerConfig,
     ServerConfig, Snapshot, SocketId, Time,
 };
 
@@ -200,8 +200,8 @@ impl World {
     /// What an endpoint says of itself now.
     pub fn snapshot(&self, side: Side) -> Snapshot {
         match side {
-            Side::Client => self.client.snapshot(),
-            Side::Server => self.server.snapshot(),
+            Side::Client => self.client.snapshot(time(self.now), &Detail::Flows),
+            Side::Server => self.server.snapshot(time(self.now), &Detail::Flows),
         }
     }
 

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use marline_proto::{Command, Event, Key, Snapshot, SocketId};
+use marline_proto::{Command, Detail, Event, Key, Snapshot, SocketId};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::DriverStats;
@@ -22,7 +22,7 @@ pub(super) enum Order {
     AddSocket(SocketId, UplinkSocket),
     RemoveSocket(SocketId),
     Command(Command),
-    Snapshot(oneshot::Sender<Snapshot>),
+    Snapshot(Detail, oneshot::Sender<Snapshot>),
     Stats(oneshot::Sender<DriverStats>),
     Stop,
 }
@@ -94,10 +94,11 @@ impl Handle {
         }
     }
 
-    /// A picture of everything; `None` when a driver has ended.
-    pub async fn snapshot(&self) -> Option<Snapshot> {
+    /// A picture of everything, with flows as far as they are asked for; `None` when a driver has ended.
+    pub async fn snapshot(&self, detail: &Detail) -> Option<Snapshot> {
         let mut whole = Snapshot::default();
-        for part in self.ask(Order::Snapshot).await {
+        let order = |answer| Order::Snapshot(detail.clone(), answer);
+        for part in self.ask(order).await {
             whole.add(part?);
         }
         Some(whole)

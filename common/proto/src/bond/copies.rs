@@ -34,8 +34,10 @@ use super::Bond;
 use super::transmit::Pick;
 use crate::classify::{Class, THIN_RATE, Worth};
 use crate::config::{Mode, Role};
+use crate::flow::Flow;
 use crate::limits;
 use crate::schedule::PathView;
+use crate::stats::CopyReason;
 use crate::store::PacketKey;
 use crate::time::Time;
 
@@ -324,6 +326,25 @@ impl Bond {
         self.modes.bulk != Mode::Redundant
             || self.best_paths().all(|i| i == index)
             || self.other_ready(now, index).is_some()
+    }
+
+    /// Why the packets of a flow like this are sent twice, for people. What a single packet is worth may differ.
+    pub(super) fn copy_reason(&self, now: Time, flow: &Flow) -> Option<CopyReason> {
+        let small = flow.class != Class::Bulk;
+        let mode = self.modes.of(flow.class);
+        if mode == Mode::Redundant || mode == Mode::Interactive && small {
+            return (self.order.usable.len() > 1).then_some(CopyReason::Mode);
+        }
+        if mode == Mode::Handover || !small || flow.is_acks() {
+            return None;
+        }
+        let best = &self.paths[self.order.best()?.index];
+        let always = |view: &&PathView| view.role == Role::Always;
+        let several = self.order.usable.iter().filter(always).nth(1).is_some();
+        if flow.rate_at(now) <= THIN_RATE {
+            return (several || best.repairs_late()).then_some(CopyReason::Thin);
+        }
+        (several && best.is_doubtful(now)).then_some(CopyReason::Doubt)
     }
 
     /// The next copy to be sent, over any path or over one.

@@ -1,14 +1,26 @@
 //! A picture of the bond, for people and for measuring.
+//!
+//! What it says of decisions is what was decided last: the order of the paths and the set for long flows are as old as
+//! the last look for something to send, and are not made anew for a picture. Whoever looks changes nothing.
 
-use super::Bond;
-use crate::path::Path;
-use crate::stats::BondSnapshot;
+use std::net::SocketAddr;
+
+use super::transmit::asks;
+use super::{Bond, Side};
+use crate::classify::Class;
+use crate::flow::Flow;
+use crate::limits;
+use crate::path::Place;
+use crate::schedule;
+use crate::stats::{BondSnapshot, Detail, Direction, FlowReason, FlowSnapshot, FlowWay};
+use crate::time::Time;
 
 impl Bond {
-    /// A picture of it.
-    pub fn snapshot(&self, peer: String) -> BondSnapshot {
+    /// A picture of it, with its flows if they are asked for.
+    pub fn snapshot(&self, now: Time, peer: String, detail: &Detail) -> BondSnapshot {
         let c = &self.counters;
         let r = &self.reorder.counters;
+        let (marks, led) = (self.queue.marks(), self.flows.led());
         let counters = [
             ("retransmitted", c.retransmitted),
             ("reinjected", c.reinjected),
@@ -26,6 +38,11 @@ impl Bond {
             ("silences_reported", c.silences),
             ("squeezed", c.squeezed),
             ("cut", c.cut),
+            ("marked", marks.classic),
+            ("marked_scalable", marks.scalable),
+            ("trials", c.trials),
+            ("led", led.flows),
+            ("led_arrived", led.arrived),
             ("joined", self.joiner.joined),
             ("halves_given_up", self.joiner.given_up),
             ("skipped_late", r.skipped_late),
@@ -42,12 +59,20 @@ impl Bond {
             up: self.up,
             modes: self.modes,
             mtu: self.mtu,
-            paths: self.paths.iter().map(Path::snapshot).collect(),
+            paths: (0..self.paths.len())
+                .map(|index| self.paths[index].snapshot(now, self.place(index)))
+                .collect(),
             packets_in: c.packets_in,
             bytes_in: c.bytes_in,
             packets_out: c.packets_out,
             bytes_out: c.bytes_out,
             flows: self.flows.count() as u64,
+            busiest: if detail.has_flows_of(&self.peer.name) {
+                self.busiest(now)
+            } else {
+                Vec::new()
+            },
+            set_latency_ms: self.latency.get().as_secs_f64() * 1e3,
             queue_bytes: self.queue.bytes() as u64,
             held_packets: self.reorder.held() as u64,
             drops: self
@@ -60,5 +85,99 @@ impl Bond {
                 .map(|(k, v)| (k.to_owned(), v))
                 .collect(),
         }
+    }
+
+    /// What the order makes of a path.
+    fn place(&self, index: usize) -> Place {
+        let works = self.paths[index].health.is_active();
+        let Some(view) = self.views.iter().find(|v| v.index == index && works) else {
+            return Place::default();
+        };
+        let working = self.order.usable.iter().filter(|v| self.is_known(v.index));
+        let quickest = working.map(|v| v.base_ms).min_by(f64::total_cmp);
+        let behind = quickest.filter(|_| self.is_known(index));
+        Place {
+            rank: schedule::rank(&self.order, view),
+            in_set: self.span.has(index),
+            behind_ms: behind.map(|quickest| view.base_ms - quickest),
+        }
+    }
+
+    fn is_known(&self, index: usize) -> bool {
+        let path = self.paths.get(index);
+        path.is_some_and(|p| p.rate.base_delay().is_some())
+    }
+
+    fn busiest(&self, now: Time) -> Vec<FlowSnapshot> {
+        let flows = self.flows.busiest(now, limits::FLOWS_SHOWN).into_iter();
+        flows
+            .map(|(slot, flow)| self.flow_snapshot(now, slot, flow))
+            .collect()
+    }
+
+    fn flow_snapshot(&self, now: Time, slot: u16, flow: &Flow) -> FlowSnapshot {
+        let key = flow.key();
+        let (way, reason) = self.way(now, flow);
+        let latency = flow.latency(flow.steady).min(self.latency.get());
+        FlowSnapshot {
+            slot,
+            direction: match self.side {
+                Side::Client => Direction::Up,
+                Side::Server => Direction::Down,
+            },
+            protocol: key.protocol,
+            source: SocketAddr::new(key.source, key.ports.0),
+            destination: SocketAddr::new(key.destination, key.ports.1),
+            class: flow.class,
+            bytes: flow.bytes(),
+            rate_bit_s: (flow.rate_at(now) * 8.0) as u64,
+            queue_bytes: flow.queue_bytes as u64,
+            paths: self.paths_of(way, flow),
+            way,
+            reason,
+            latency_ms: latency.as_secs_f64() * 1e3,
+            copied: self.copy_reason(now, flow),
+        }
+    }
+
+    fn way(&self, now: Time, flow: &Flow) -> (FlowWay, FlowReason) {
+        if flow.class != Class::Bulk {
+            return (FlowWay::Best, FlowReason::Class);
+        }
+        if let Some(reason) = flow.steady_by() {
+            return (FlowWay::Steady, reason);
+        }
+        let best = self.order.best().map_or(0.0, |v| v.capacity);
+        let asks = asks(flow, now, best);
+        if !flow.lead.latency().is_zero() {
+            return (FlowWay::Led, asks.unwrap_or(FlowReason::Lately));
+        }
+        match asks {
+            Some(reason) => (FlowWay::Wide, reason),
+            None if flow.wide_until > now => (FlowWay::Wide, FlowReason::Lately),
+            None => (FlowWay::Best, FlowReason::Suffices),
+        }
+    }
+
+    /// The paths that a flow may use, by their tags, the best first.
+    fn paths_of(&self, way: FlowWay, flow: &Flow) -> Vec<u8> {
+        let Some(best) = self.order.best() else {
+            return Vec::new();
+        };
+        let may = |at: usize| {
+            let view = &self.order.usable[at];
+            let reached =
+                || at < self.order.wide && flow.reach.reached(view.base_ms - best.base_ms);
+            match way {
+                FlowWay::Best => at == 0,
+                FlowWay::Wide | FlowWay::Led => at == 0 || reached(),
+                FlowWay::Steady => self.span.has(view.index),
+            }
+        };
+        (0..self.order.usable.len())
+            .filter(|&at| may(at))
+            .filter_map(|at| self.paths.get(self.order.usable[at].index))
+            .map(|path| path.tag)
+            .collect()
     }
 }

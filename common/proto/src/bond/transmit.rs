@@ -25,6 +25,7 @@ use crate::schedule::{self, Choice, PathView};
 use crate::session::{Number, OVERHEAD};
 use crate::squeeze::{Form, Head};
 use crate::stamp;
+use crate::stats::FlowReason;
 use crate::store::{PacketKey, Stored};
 use crate::time::Time;
 use crate::transmit::Transmit;
@@ -464,11 +465,8 @@ impl Bond {
         }
         let more = waits && (!on_trial || stored.steady);
         let again = stored.copies > 0;
-        let latency = match self.flows.get_mut(stored.slot) {
-            Some(flow) if stored.steady => flow.latency_max,
-            Some(flow) => flow.lead.latency(),
-            None => Duration::ZERO,
-        };
+        let flow = self.flows.get_mut(stored.slot);
+        let latency = flow.map_or(Duration::ZERO, |flow| flow.latency(stored.steady));
         // The set may need less by now, or be gone.
         let latency = latency.min(self.latency.get());
         let release = release::units(latency, now.since(stored.first_sent));
@@ -675,13 +673,21 @@ impl Nearer {
 
 /// Whether a bulk flow may use more than the best path.
 pub(super) fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool {
-    let waits = flow
-        .waiting_since
-        .is_some_and(|t| now.since(t) >= WANTS_MORE_AFTER);
-    if waits || flow.rate() > WANTS_MORE_SHARE * best_capacity {
+    if asks(flow, now, best_capacity).is_some() {
         flow.wide_until = now + WIDE_FOR;
     }
     flow.steady || flow.wide_until > now
+}
+
+/// By what a flow shows now that the best path is not enough for it.
+pub(super) fn asks(flow: &Flow, now: Time, best_capacity: f64) -> Option<FlowReason> {
+    let waits = flow
+        .waiting_since
+        .is_some_and(|t| now.since(t) >= WANTS_MORE_AFTER);
+    if waits {
+        return Some(FlowReason::Waits);
+    }
+    (flow.rate() > WANTS_MORE_SHARE * best_capacity).then_some(FlowReason::Fills)
 }
 
 /// A packet as it lies in the train: one datagram, or two of which the first has `segment_len` bytes.

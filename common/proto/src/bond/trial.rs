@@ -61,7 +61,8 @@ impl Bond {
             path.trial.copied = self.recent.count - fresh as u64 + 1;
             let key = self.recent.keys[self.recent.keys.len() - fresh];
             if self.store.get_mut(key).is_some() {
-                path.trial.started(now, path.rtt.smoothed());
+                let first = path.trial.started(now, path.rtt.smoothed());
+                self.counters.trials += u64::from(first);
                 return Some((path.tag, Pick::Copy(key)));
             }
         }

@@ -40,10 +40,18 @@ impl Trial {
         }
     }
 
-    /// The first copy makes the clock run.
-    pub fn started(&mut self, now: Time, rtt: Duration) {
-        self.until
-            .get_or_insert_with(|| now + (rtt * ROUND_TRIPS).clamp(SHORTEST, LONGEST));
+    /// The first copy makes the clock run. Says whether this was it.
+    pub fn started(&mut self, now: Time, rtt: Duration) -> bool {
+        let first = self.until.is_none();
+        if first {
+            self.until = Some(now + (rtt * ROUND_TRIPS).clamp(SHORTEST, LONGEST));
+        }
+        first
+    }
+
+    /// Whether it came back from the dead, so that what is left to find out begins with a memory.
+    pub fn is_of_returned(&self) -> bool {
+        self.returned.is_some()
     }
 
     /// Whether there is anything left to try.

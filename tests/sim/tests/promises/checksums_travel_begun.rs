@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Modes, PacketBuf, PeerConfig, Role, ServerConfig,
-    SocketId, Time, public_key,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Modes, PacketBuf, PeerConfig, Role,
+    ServerConfig, SocketId, Time, public_key,
 };
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
@@ -89,7 +89,7 @@ impl<W: FnMut(&mut [u8]) -> bool> Pair<W> {
     }
 
     fn drops(&self, name: &str) -> u64 {
-        let bond = &self.server.snapshot().bonds[0];
+        let bond = &self.server.snapshot(self.now, &Detail::Paths).bonds[0];
         bond.drops.get(name).copied().unwrap_or(0)
     }
 }
@@ -192,7 +192,7 @@ fn transfer(wire: impl FnMut(&mut [u8]) -> bool) -> (Vec<PacketBuf>, Vec<PacketB
     for _ in 0..300 {
         got.extend(pair.step());
     }
-    let counters = &pair.client.snapshot().bonds[0].counters;
+    let counters = &pair.client.snapshot(pair.now, &Detail::Paths).bonds[0].counters;
     let squeezed = counters.get("squeezed").copied().unwrap_or(0);
     (sent, got, squeezed)
 }

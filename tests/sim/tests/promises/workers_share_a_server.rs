@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Modes, PacketBuf, PeerConfig, Role, ServerConfig,
-    SocketId, Time, public_key,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Modes, PacketBuf, PeerConfig, Role,
+    ServerConfig, SocketId, Time, public_key,
 };
 
 const MTU: u16 = 1400;
@@ -252,14 +252,16 @@ impl Town {
     }
 
     fn drops(&self, worker: usize, reason: &str) -> u64 {
-        let drops = self.workers[worker].snapshot().drops;
+        let drops = self.workers[worker]
+            .snapshot(self.now, &Detail::Paths)
+            .drops;
         drops.get(reason).copied().unwrap_or(0)
     }
 
     /// Paths of each bond, worker by worker.
     fn paths(&self) -> Vec<Vec<usize>> {
         let paths = |worker: &Endpoint| {
-            let bonds = worker.snapshot().bonds;
+            let bonds = worker.snapshot(self.now, &Detail::Paths).bonds;
             bonds.iter().map(|bond| bond.paths.len()).collect()
         };
         self.workers.iter().map(paths).collect()
@@ -410,7 +412,10 @@ fn a_flood_of_initiations_costs_no_more_with_several_workers_than_with_one() {
             workers[at].handle_datagram(now, arrival, &out[..train.len]);
         }
         let drops = |name: &str| -> u64 {
-            let of = |worker: &Endpoint| worker.snapshot().drops.get(name).copied();
+            let of = |worker: &Endpoint| {
+                let snapshot = worker.snapshot(now, &Detail::Paths);
+                snapshot.drops.get(name).copied()
+            };
             workers.iter().filter_map(of).sum()
         };
         (

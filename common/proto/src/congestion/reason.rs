@@ -1,0 +1,43 @@
+//! Why the rate is what it is, in one word.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Phase, RateController};
+use crate::time::Time;
+
+/// What the present rate of a path rests on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateReason {
+    /// Nothing: not even a round trip is known.
+    #[default]
+    Unknown,
+    /// The distances between the answers to a few pings; nothing was carried yet that would prove it.
+    Guessed,
+    /// A start from a first round trip: it doubles until a queue or a plateau shows.
+    Start,
+    /// Half of what it was before an outage; it is found anew from there.
+    Memory,
+    /// What arrived while the link was busy.
+    Estimate,
+    /// The same; the link shows room, and what is asked of it may let it grow.
+    Probing,
+    /// The same; a little less is sent for a moment, so that the queue runs empty and the base delay shows.
+    Drain,
+    /// What arrived beside losses far above the usual ones, as behind a policer. Kept for some time.
+    Losses,
+}
+
+impl RateController {
+    /// Why the rate is what it is, as far as the rate knows: what a start began with is its path's business.
+    pub fn reason(&self, now: Time) -> RateReason {
+        match self.phase {
+            Phase::Startup if self.capacity == 0.0 => RateReason::Unknown,
+            Phase::Startup => RateReason::Start,
+            Phase::Drain => RateReason::Drain,
+            Phase::Cruise if self.is_held(now) => RateReason::Losses,
+            Phase::Cruise if self.room => RateReason::Probing,
+            Phase::Cruise => RateReason::Estimate,
+        }
+    }
+}

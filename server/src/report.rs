@@ -57,7 +57,7 @@ pub fn status(status: &Status, explained: bool) -> String {
         .snapshot
         .bonds
         .iter()
-        .filter(|bond| !bond.paths.is_empty())
+        .filter(|bond| explained || !bond.paths.is_empty())
     {
         bond_lines(&mut text, bond);
         if explained {

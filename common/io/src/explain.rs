@@ -10,7 +10,11 @@ use marline_proto::{BondSnapshot, FlowSnapshot, PathSnapshot, PathState};
 
 /// The decisions of one end about what it sends: paths, flows, counters.
 pub fn decisions(bond: &BondSnapshot) -> String {
-    let mut text = paths(bond);
+    let mut text = if bond.paths.is_empty() {
+        String::new()
+    } else {
+        paths(bond)
+    };
     if !bond.busiest.is_empty() {
         let _ = writeln!(
             text,

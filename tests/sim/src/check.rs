@@ -8,12 +8,13 @@
 //!   again, which may overtake, and where the receiving half gave up a hole and said
 //!   so in its counters.
 //! * Queues and buffers keep within their bounds.
+//! * What is said of decisions is possible: a flow uses paths that there are, and only one that works carries bulk, one of them as the best.
 //! * While at least one uplink works, pings are answered.
 //! * Time goes on: nobody wants to be woken at the same moment for ever.
 
 use std::collections::BTreeSet;
 
-use marline_proto::Snapshot;
+use marline_proto::{BondSnapshot, PathSnapshot, PathState, Rank, Snapshot};
 
 use crate::link::Nanos;
 use crate::workload::{Faults, Traffic};
@@ -98,6 +99,32 @@ impl Checker {
                     self.violated(now, format!("{who}: {value} {what}, more than {bound}"));
                 }
             }
+            self.decisions(now, who, bond);
+        }
+    }
+
+    /// Looks whether what is said of paths and flows can be.
+    fn decisions(&mut self, now: Nanos, who: &str, bond: &BondSnapshot) {
+        let known = |id: &u8| bond.paths.iter().any(|path| path.id == *id);
+        let mut flows = bond.busiest.iter();
+        if let Some(flow) = flows.find(|flow| !flow.paths.iter().all(known))
+            && self.said.insert("strange path")
+        {
+            self.violated(
+                now,
+                format!("{who}: a flow uses a path that is not: {flow:?}"),
+            );
+        }
+        let mut bests = bond.paths.iter().filter(|path| path.rank == Rank::Best);
+        let idle = |path: &&PathSnapshot| path.carries_bulk && path.state != PathState::Active;
+        let idle = bond.paths.iter().find(idle);
+        if let Some(path) = idle.or(bests.nth(1))
+            && self.said.insert("strange rank")
+        {
+            self.violated(
+                now,
+                format!("{who}: a path cannot have this rank: {path:?}"),
+            );
         }
     }
 

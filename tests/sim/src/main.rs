@@ -359,12 +359,14 @@ fn print_paths(world: &World) {
         for bond in world.snapshot(side).bonds {
             for path in bond.paths {
                 println!(
-                    "{:>8.0} ms {side:?} path {} {:?} {}: capacity {:.1} Mbit/s, rtt {:.1} (min {:.1}) ms, \
+                    "{:>8.0} ms {side:?} path {} {:?} {} {:?} {:?}: capacity {:.1} Mbit/s, rtt {:.1} (min {:.1}) ms, \
                      queue {:.1} ms, in flight {} kB, loss {:.3}, lost {} ({} spurious); waiting {} kB",
                     world.now() as f64 / 1e6,
                     path.id,
                     path.state,
                     path.control,
+                    path.rate_reason,
+                    path.rank,
                     path.capacity_bit_s as f64 / 1e6,
                     path.rtt_ms,
                     path.rtt_min_ms,
@@ -374,6 +376,22 @@ fn print_paths(world: &World) {
                     path.lost,
                     path.lost_spurious,
                     bond.queue_bytes / 1000
+                );
+            }
+            for flow in bond.busiest {
+                println!(
+                    "{:>8.0} ms {side:?} flow {} {:?}: {:.1} Mbit/s, {:?} because {:?}, paths {:?}, \
+                     released after {:.0} ms, copied {:?}; waiting {} kB",
+                    world.now() as f64 / 1e6,
+                    flow.slot,
+                    flow.class,
+                    flow.rate_bit_s as f64 / 1e6,
+                    flow.way,
+                    flow.reason,
+                    flow.paths,
+                    flow.latency_ms,
+                    flow.copied,
+                    flow.queue_bytes / 1000
                 );
             }
         }

@@ -338,7 +338,8 @@ impl Bond {
         if mode == Mode::Handover || !small || flow.is_acks() {
             return None;
         }
-        let best = &self.paths[self.order.best()?.index];
+        // A path may be gone since they were ordered.
+        let best = self.paths.get(self.order.best()?.index)?;
         let always = |view: &&PathView| view.role == Role::Always;
         let several = self.order.usable.iter().filter(always).nth(1).is_some();
         if flow.rate_at(now) <= THIN_RATE {

@@ -4,6 +4,7 @@ mod calls_are_sent_twice;
 mod checksums_travel_begun;
 mod classes_share;
 mod clock_goes_back;
+mod decisions_are_explained;
 mod every_uplink_falls_silent;
 mod far_uplink_is_used;
 mod fat_far_uplink_leads;

@@ -14,7 +14,7 @@ pub enum RateReason {
     Unknown,
     /// The distances between the answers to a few pings; nothing was carried yet that would prove it.
     Guessed,
-    /// A start from a first round trip: it doubles until a queue or a plateau shows.
+    /// The most that arrived so far, or a guess from the first round trip: it doubles until a queue or a plateau shows.
     Start,
     /// Half of what it was before an outage; it is found anew from there.
     Memory,

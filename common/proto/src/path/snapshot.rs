@@ -61,11 +61,18 @@ impl Path {
         }
     }
 
+    /// Whether as much arrived once as it is believed to carry.
+    fn is_seen(&self) -> bool {
+        self.rate.seen() >= self.rate.capacity()
+    }
+
     /// Why its rate is what it is. The rate itself does not know with what it was begun.
     fn rate_reason(&self, now: Time) -> RateReason {
         match self.rate.reason(now) {
             RateReason::Start if self.trial.is_of_returned() => RateReason::Memory,
-            RateReason::Start if self.train.guess().is_some() => RateReason::Guessed,
+            RateReason::Start if self.train.guess().is_some() && !self.is_seen() => {
+                RateReason::Guessed
+            }
             reason => reason,
         }
     }

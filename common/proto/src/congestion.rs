@@ -24,7 +24,8 @@
 //!   remains. It is this small standing queue that keeps the link busy and the
 //!   estimate true.
 //! * A link that drops what exceeds its rate, a policer, never shows a queue. There the losses tell
-//!   (`congestion/loss.rs`): what arrived beside far more than the usual ones is its rate.
+//!   (`congestion/loss.rs`): what arrived beside far more than the usual ones, for longer than a burst of them lasts, is its
+//!   rate. What it drops is not learnt as usual.
 //! * A time in which the link stood still is no rate (`congestion/delivery.rs`).
 //!
 //! The base is the lowest delay of ten seconds. A standing queue would slowly
@@ -183,6 +184,8 @@ pub struct RateController {
     round_acked: u32,
     round_limited: u32,
     losses: Losses,
+    /// The share before was far above the usual.
+    doubt: Option<Share>,
     policed: Option<Policed>,
     room: bool,
 }
@@ -217,6 +220,7 @@ impl RateController {
             round_acked: 0,
             round_limited: 0,
             losses: Losses::default(),
+            doubt: None,
             policed: None,
             room: false,
         }
@@ -385,11 +389,13 @@ impl RateController {
         self.sent.note(now, self.pace);
         let queue_ms = self.queue_ms();
         if let Some(share) = self.losses.note(now, s, queue_ms, self.delivery.clock_us()) {
-            // What a full buffer drops is not usual: it would hide how much less arrives than was sent.
-            if share.queue_ms <= too_high_ms(target) {
+            let is_usual = self.judge_losses(now, s, &share, target);
+            // What a full buffer drops is not usual: it would hide how much less arrives than was sent. Nor is what is lost
+            // beside a rate that was found a little too high.
+            let explained = self.is_held(now) && share.lost > share.usual;
+            if is_usual && !explained && share.queue_ms <= too_high_ms(target) {
                 self.losses.learn(&share);
             }
-            self.judge_losses(now, s, &share, target);
         }
         self.end_round(now, s);
     }
@@ -561,24 +567,44 @@ impl RateController {
     }
 
     /// A policer or a buffer of next to nothing never shows a queue: it drops what exceeds its rate. Loss far above the
-    /// usual, with clearly less arriving than was sent, is the sign; random loss is usual. The same rate found again is no
+    /// usual, with clearly less arriving than was sent, is the sign; random loss is usual. A burst of it fills one share; what
+    /// exceeds a rate is lost in the next one too. The same rate found again is no
     /// chance, and is kept for longer each time. Losses that go on though no more is sent than arrived have another cause.
-    fn judge_losses(&mut self, now: Time, s: &RateSample, share: &Share, target: f64) {
+    ///
+    /// Returns whether the share counts for what is usual. What a policer drops does not: learnt, it would hide the policer.
+    fn judge_losses(&mut self, now: Time, s: &RateSample, share: &Share, target: f64) -> bool {
         let enough = match self.phase {
             Phase::Startup => LOST_TOO_MUCH,
             Phase::Cruise => 2.0 * share.usual + 0.05 + share.chance,
-            Phase::Drain => return,
+            Phase::Drain => return true,
         };
+        if self
+            .policed
+            .is_some_and(|p| share.since < p.since + s.rtt * 2)
+        {
+            // Sent before it was found.
+            return false;
+        }
+        let doubt = self.doubt.take();
         let span = self.delivery.clock_us().saturating_sub(share.since_us);
-        let Some(rates) = self.delivery.rates(span, 0) else {
-            return;
+        let rates = self.delivery.rates(span, 0).filter(|rates| {
+            // What was hardly asked of the path says nothing about the link. In the start the pace is a guess.
+            let pace = self.sent.pace_at(self.delivery.sent_at());
+            let asked =
+                rates.sent > 0.5 * pace.unwrap_or(self.pace) || self.phase == Phase::Startup;
+            let short = rates.arrived < 0.93 * rates.sent && asked;
+            share.lost > enough && share.queue_ms <= target && short
+        });
+        let Some(rates) = rates else {
+            if let Some(burst) = doubt {
+                self.losses.learn(&burst);
+            }
+            return true;
         };
-        // What was hardly asked of the path says nothing about the link. In the start the pace is a guess.
-        let pace = self.sent.pace_at(self.delivery.sent_at());
-        let asked = rates.sent > 0.5 * pace.unwrap_or(self.pace) || self.phase == Phase::Startup;
-        let short = rates.arrived < 0.93 * rates.sent && asked;
-        if share.lost <= enough || share.queue_ms > target || !short {
-            return;
+        if doubt.is_none() && self.phase == Phase::Cruise {
+            self.doubt = Some(*share);
+            self.growth = GROWTH_MIN;
+            return false;
         }
         let rate = rates.arrived;
         let found = Policed {
@@ -589,12 +615,11 @@ impl RateController {
             vain: 0,
         };
         self.policed = match self.policed {
-            // Sent before it was found.
-            Some(p) if share.since < p.since + s.rtt * 2 => return,
             Some(p) if self.is_held(now) && p.vain >= IN_VAIN => {
                 self.capacity = self.capacity.max(p.before);
                 self.policed = None;
-                return;
+                self.losses.suppose(share);
+                return false;
             }
             Some(p) if self.is_held(now) => Some(Policed {
                 rate,
@@ -616,6 +641,7 @@ impl RateController {
         self.pace = self.pace.min(self.capacity);
         self.growth = GROWTH_MIN;
         self.phase = Phase::Cruise;
+        false
     }
 
     /// Once per round trip: grows faster, notices a plateau.

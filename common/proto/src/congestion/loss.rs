@@ -96,6 +96,11 @@ impl Losses {
     pub fn learn(&mut self, share: &Share) {
         self.usual += (share.lost - self.usual) / 16.0;
     }
+
+    /// So much is lost whatever is sent: it is usual from now on.
+    pub fn suppose(&mut self, share: &Share) {
+        self.usual = share.lost;
+    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use marline_proto::{
-    Arrival, ClientConfig, Command, Endpoint, Modes, PathState, PeerConfig, Role, ServerConfig,
-    SocketId, Time, public_key,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Modes, PathState, PeerConfig, Role,
+    ServerConfig, SocketId, Time, public_key,
 };
 
 const SECRET: [u8; 32] = [1; 32];
@@ -73,13 +73,13 @@ impl End {
     }
 
     fn active_paths(&self) -> usize {
-        let bonds = self.endpoint.snapshot().bonds;
+        let bonds = self.endpoint.snapshot(self.now, &Detail::Paths).bonds;
         let paths = bonds.iter().flat_map(|bond| &bond.paths);
         paths.filter(|p| p.state == PathState::Active).count()
     }
 
     fn refused(&self) -> u64 {
-        let bonds = self.endpoint.snapshot().bonds;
+        let bonds = self.endpoint.snapshot(self.now, &Detail::Paths).bonds;
         let refused = |drops: &std::collections::BTreeMap<_, u64>| {
             drops.get("handshake_old").copied().unwrap_or(0)
         };

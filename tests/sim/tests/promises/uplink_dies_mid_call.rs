@@ -85,12 +85,18 @@ fn an_uplink_that_goes_casts_no_suspicion_on_the_others() {
             let mut world = World::new(&plan, seed);
             world.run_until(plan.duration());
             for side in [Side::Client, Side::Server] {
-                let downs: Vec<_> = world
+                // An acknowledgement that was under way may raise hope for it once more.
+                let mut downs: Vec<u8> = world
                     .news()
                     .iter()
-                    .filter(|(_, s, news)| *s == side && matches!(news, News::PathDown { .. }))
+                    .filter(|(_, s, _)| *s == side)
+                    .filter_map(|(_, _, news)| match news {
+                        News::PathDown { path, .. } => Some(*path),
+                        _ => None,
+                    })
                     .collect();
-                assert_eq!(downs.len(), 1, "seed {seed}, {direction:?}: {downs:?}");
+                downs.dedup();
+                assert_eq!(downs, [0], "seed {seed}, {direction:?}");
             }
         }
     }

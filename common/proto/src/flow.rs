@@ -14,7 +14,7 @@ use std::time::Duration;
 use crate::buffer::PacketBuf;
 use crate::classify::{Behaviour, Class, REALTIME_MEAN_LEN, Worth, classify, worth};
 use crate::codel::Codel;
-use crate::lead::{Lead, Prospect, Use};
+use crate::lead::{Lead, Prospect};
 use crate::limits;
 use crate::packet::{FlowKey, PacketInfo, Transport};
 use crate::reach::Reach;
@@ -79,10 +79,6 @@ pub struct Flow {
     rate: f64,
     window_start: Time,
     window_bytes: u64,
-    /// Bytes of the window that left over other paths than the best.
-    window_beyond: u64,
-    /// Those that left over the farthest path of the set.
-    window_farthest: u64,
     last_seen: Time,
     /// Packets that wait.
     pub queue: VecDeque<Queued>,
@@ -135,8 +131,6 @@ impl Flow {
             rate: 0.0,
             window_start: now,
             window_bytes: 0,
-            window_beyond: 0,
-            window_farthest: 0,
             last_seen: now,
             queue: VecDeque::new(),
             overtakers: 0,
@@ -180,20 +174,15 @@ impl Flow {
         let span = now.since(self.window_start);
         if span >= RATE_WINDOW {
             self.rate = self.window_bytes as f64 / span.as_secs_f64();
-            let used = Use {
-                rate: self.rate,
-                beyond: self.window_beyond as f64 / span.as_secs_f64(),
-                farthest: self.window_farthest as f64 / span.as_secs_f64(),
-            };
             self.window_start = now;
-            (self.window_bytes, self.window_beyond, self.window_farthest) = (0, 0, 0);
+            self.window_bytes = 0;
             // It was expected to be long and is not: no more latency for nothing.
             self.steady &= self.rate >= bulk_rate || now.since(self.began) < STEADY_AT_LEAST;
             let stream = self.is_stream() || matches!(packet.transport, Transport::Tcp { .. });
             if self.class != Class::Bulk {
                 self.lead = Lead::default();
             } else if stream && !self.steady {
-                self.follow_lead(now, used, prospect, led);
+                self.follow_lead(now, prospect, led);
             }
         }
         self.window_bytes += len;
@@ -217,10 +206,10 @@ impl Flow {
         worth(packet, &behaviour, self.class)
     }
 
-    /// Leads a stream that fills its best path, or waits for a farther one anyway, a step farther when it is time to.
-    fn follow_lead(&mut self, now: Time, used: Use, prospect: &Prospect, led: &mut Led) {
+    /// Leads a stream that fills its best path a step farther, when it is time to.
+    fn follow_lead(&mut self, now: Time, prospect: &Prospect, led: &mut Led) {
         let led_before = !self.lead.latency().is_zero();
-        let arrived = self.lead.note_use(now, used, prospect);
+        let arrived = self.lead.note_rate(now, self.rate, prospect);
         led.flows += u64::from(!led_before && !self.lead.latency().is_zero());
         if arrived {
             led.arrived += 1;
@@ -256,12 +245,6 @@ impl Flow {
     pub fn rate(&self) -> f64 {
         self.rate
             .max(self.window_bytes as f64 / RATE_WINDOW.as_secs_f64())
-    }
-
-    /// A packet of it left over another path than the best, perhaps the farthest of the set.
-    pub fn note_beyond(&mut self, len: usize, farthest: bool) {
-        self.window_beyond += len as u64;
-        self.window_farthest += if farthest { len as u64 } else { 0 };
     }
 
     /// The number of its next packet.

@@ -11,13 +11,6 @@
 //! gets a constant latency in steps, until the whole set ([`crate::span`]) is within it. Then it
 //! is a flow of that set like any other.
 //!
-//! A path that is farther away than the best one's round trip is long, and near enough to be used at once ([`crate::reach`]),
-//! is too far for such a window just so: everything waits for its packets to be put in order, the window is used up,
-//! and the flow falls back to the best path at the first chance. Then the sender's search for more, a quarter more
-//! for one round trip, is so short that the best path's queue swallows it. A flow whose packets **wait
-//! for a farther path anyway** is therefore led as well, after two seconds, and only until twice its shortest
-//! round trip is as long as the set's. While it uses those paths, its packets are no later for that.
-//!
 //! The price is latency, and only a stream that asks for all of its best path pays it. One that
 //! already gets nearly all that there is, as CUBIC does whose queue reached the far paths, is left
 //! alone.
@@ -32,10 +25,8 @@ const FILLS: f64 = 0.7;
 /// A rate so far above that of the windows before is still growing: a CUBIC on its way needs no leading, its own queue
 /// will tell that it wants more.
 const GROWS: f64 = 1.04;
-/// In how many more windows it must have filled it, without growing, than not ([`Lead::note_use`]).
+/// In how many more windows it must have filled it, without growing, than not ([`Lead::note_rate`]).
 const LASTS: u8 = 4;
-/// A share beyond the best path from which on nearly all of a flow waits for it to be put in order.
-const WAITS: f64 = 0.05;
 /// How much more than the flow gets the set must carry.
 const WORTH: f64 = 1.1;
 /// The time for which a BBR believes its shortest round trip, and in which it then looks for the next: 10 s and 200 ms
@@ -65,27 +56,12 @@ impl Prospect {
     }
 }
 
-/// What a flow did over a window, bytes per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Use {
-    /// All that it sent.
-    pub rate: f64,
-    /// What of it left over other paths than the best.
-    pub beyond: f64,
-    /// What of it left over the farthest path of the set.
-    pub farthest: f64,
-}
-
 /// How far a flow has been led.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Lead {
     latency: Duration,
     step: Option<Time>,
     filled: u8,
-    /// In how many more windows its packets waited for a farther path than not, [`LASTS`] of them being two seconds.
-    waited: u8,
-    /// The least that the latency of the set was meanwhile: its queues do not count.
-    waited_for: Duration,
     /// Of the windows in which it filled its path. It begins at nothing and comes near a rate that stands still in six
     /// seconds; with the windows of [`LASTS`] that is eight until the first step.
     usual: f64,
@@ -99,44 +75,28 @@ impl Lead {
 
     /// A stream had this rate for a window of half a second, bytes per second. Says whether all of the set is within
     /// its latency now.
-    pub fn note_use(&mut self, now: Time, used: Use, prospect: &Prospect) -> bool {
-        let rate = used.rate;
-        let count = |counter: u8, more| {
-            if more {
-                (counter + 1).min(2 * LASTS)
-            } else {
-                counter.saturating_sub(1)
-            }
-        };
-        self.waited_for = match self.waited {
-            0 => prospect.latency,
-            _ => self.waited_for.min(prospect.latency),
-        };
-        self.waited = count(self.waited, used.beyond > WAITS * rate);
+    pub fn note_rate(&mut self, now: Time, rate: f64, prospect: &Prospect) -> bool {
         let fills = rate >= FILLS * prospect.best;
         let grows = rate > GROWS * self.usual;
         if fills {
             self.usual += (rate - self.usual) / 4.0;
         }
         // Single windows below are no sign of less: BBR itself pauses for 200 ms, and capacities jump.
-        // What is on all of the set already has nowhere to be led.
-        let left_out = used.farthest <= WAITS * rate;
-        self.filled = count(self.filled, fills && !grows && left_out);
+        self.filled = if fills && !grows {
+            (self.filled + 1).min(2 * LASTS)
+        } else {
+            self.filled.saturating_sub(1)
+        };
         let rests = self
             .step
             .is_some_and(|step| now.since(step) < REMEMBERED_FOR);
-        if rests || prospect.carries == 0.0 || prospect.latency.is_zero() {
+        let nowhere = prospect.latency.is_zero() || rate * WORTH > prospect.carries;
+        if self.filled < LASTS || rests || nowhere {
             return false;
         }
-        let longest = (prospect.rtt + self.latency).mul_f64(STEP);
-        let wants_more = self.filled >= LASTS && rate * WORTH <= prospect.carries;
-        let waits = self.waited >= LASTS && longest < prospect.rtt + self.waited_for;
-        if !wants_more && !waits {
-            return false;
-        }
-        self.latency = (longest - prospect.rtt).min(prospect.latency);
+        let longest = (prospect.rtt + self.latency).mul_f64(STEP) - prospect.rtt;
+        self.latency = longest.min(prospect.latency);
         self.step = Some(now);
-        self.waited = 0;
         self.latency == prospect.latency
     }
 }
@@ -157,20 +117,12 @@ mod tests {
         }
     }
 
-    /// A flow of this rate that uses the best path alone.
-    fn near(rate: f64) -> Use {
-        Use {
-            rate,
-            ..Use::default()
-        }
-    }
-
     /// The steps of a flow of these rates, with their moments in milliseconds, and when it arrived.
     fn steps(rates: impl IntoIterator<Item = f64>) -> (Vec<(u64, Duration)>, Option<u64>) {
         let (mut lead, mut steps) = (Lead::default(), Vec::new());
         for (window, rate) in (1..).zip(rates) {
             let (before, ms) = (lead.latency(), window * WINDOW_MS);
-            let arrived = lead.note_use(Time::from_millis(ms), near(rate), &prospect());
+            let arrived = lead.note_rate(Time::from_millis(ms), rate, &prospect());
             if lead.latency() != before {
                 steps.push((ms, lead.latency()));
             }
@@ -216,37 +168,8 @@ mod tests {
         let mut lead = Lead::default();
         for window in 1..100 {
             let now = Time::from_millis(window * WINDOW_MS);
-            assert!(!lead.note_use(now, near(40.0), &alone));
+            assert!(!lead.note_rate(now, 40.0, &alone));
         }
-    }
-
-    #[test]
-    fn a_flow_that_waits_for_a_farther_path_is_led_until_its_window_holds_that_round_trip() {
-        let near_set = Prospect {
-            latency: Duration::from_millis(26),
-            ..prospect()
-        };
-        let led = |used: Use| {
-            let mut lead = Lead::default();
-            for window in 1..200 {
-                assert!(!lead.note_use(Time::from_millis(window * WINDOW_MS), used, &near_set));
-            }
-            lead.latency()
-        };
-        let used = Use {
-            rate: 75.0,
-            beyond: 20.0,
-            farthest: 20.0,
-        };
-        let latency = led(used);
-        assert!((near_set.rtt + latency) * 2 > near_set.rtt + near_set.latency);
-        assert!(latency < near_set.rtt, "in one step");
-        let hardly = Use {
-            beyond: 2.0,
-            farthest: 2.0,
-            ..used
-        };
-        assert_eq!(led(hardly), Duration::ZERO, "it does not wait");
     }
 
     #[test]

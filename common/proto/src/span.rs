@@ -29,7 +29,6 @@ const MARGIN_MS: f64 = 3.0;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Span {
     members: u64,
-    farthest: Option<usize>,
     /// What they carry together, bytes per second.
     pub carries: f64,
     /// What the quick paths carry together at most: those that a flow reaches without its round trip
@@ -72,8 +71,6 @@ impl Span {
             Some((start, end)) => {
                 let members = || within(start, end);
                 span.members = members().fold(0, |m, v| m | 1 << v.index);
-                let farthest = members().max_by(|a, b| a.base_ms.total_cmp(&b.base_ms));
-                span.farthest = farthest.map(|v| v.index);
                 span.carries = capacity(start, end);
                 if members().count() > 1 {
                     let low = members().map(|v| v.base_ms).fold(f64::MAX, f64::min);
@@ -99,11 +96,6 @@ impl Span {
     /// Whether a path belongs to it.
     pub fn has(&self, index: usize) -> bool {
         self.members & 1 << index != 0
-    }
-
-    /// The path of it with the highest delay when empty.
-    pub fn farthest(&self) -> Option<usize> {
-        self.farthest
     }
 
     /// Whether every flow that may become long should begin on it.

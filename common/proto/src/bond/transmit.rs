@@ -583,11 +583,6 @@ impl Bond {
             }
         } else {
             counters.first_bytes += inner_len as u64;
-            if self.order.best().is_some_and(|best| best.index != index)
-                && let Some(flow) = self.flows.get_mut(slot)
-            {
-                flow.note_beyond(inner_len, self.span.farthest() == Some(index));
-            }
             let sent = FirstSent {
                 key,
                 slot,

@@ -92,6 +92,11 @@ impl Admission {
         self.admitted.get(public).map(|peer| peer.name.as_str())
     }
 
+    /// The peer with this name, if it may connect.
+    pub fn named(&self, name: &str) -> Option<&PeerConfig> {
+        self.admitted.values().find(|peer| peer.name == name)
+    }
+
     /// How many peers the store holds.
     pub fn known(&self) -> usize {
         self.known

@@ -31,7 +31,9 @@ use marline_io::netlink::Netlink;
 use marline_io::tun::{Tun, TunOptions};
 use marline_io::udp::UplinkSocket;
 use marline_io::{key, signal};
-use marline_proto::{Detail, Endpoint, Event, Key, ServerConfig, SocketId};
+use marline_proto::{
+    BondSnapshot, Detail, Endpoint, Event, Key, PeerConfig, ServerConfig, SocketId,
+};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, Notify, broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -362,20 +364,21 @@ impl Server {
             .snapshot(&detail)
             .await
             .ok_or_else(|| data_plane_ended(None))?;
-        if let Some(peer) = of {
-            snapshot.bonds.retain(|bond| bond.name == peer);
-            if snapshot.bonds.is_empty() {
-                return Err(Failure::usage(format!(
-                    "there is no peer \"{peer}\" that may connect"
-                )));
-            }
-        }
         let driver = self
             .handle
             .stats()
             .await
             .ok_or_else(|| data_plane_ended(None))?;
         let admission = self.admission.lock().await;
+        if let Some(name) = of {
+            let peer = admission.named(name).ok_or_else(|| {
+                Failure::usage(format!("there is no peer \"{name}\" that may connect"))
+            })?;
+            snapshot.bonds.retain(|bond| bond.name == name);
+            if snapshot.bonds.is_empty() {
+                snapshot.bonds.push(yet_to_come(peer, self.settings.mtu));
+            }
+        }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -590,6 +593,17 @@ impl Server {
             }
         }
         std::future::pending().await
+    }
+}
+
+/// The bond of a peer that may connect and has not.
+fn yet_to_come(peer: &PeerConfig, mtu: u16) -> BondSnapshot {
+    BondSnapshot {
+        name: peer.name.clone(),
+        peer: PublicKey(peer.public).to_string(),
+        addresses: peer.addresses().collect(),
+        mtu,
+        ..BondSnapshot::default()
     }
 }
 

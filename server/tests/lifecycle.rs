@@ -172,6 +172,16 @@ impl Daemon {
     }
 }
 
+/// A promise that is broken leaves no daemon behind: it would keep its namespace, and the pipes of whoever runs the tests.
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
 fn tool(command: &[&str]) -> String {
     let output = Command::new(command[0])
         .args(&command[1..])
@@ -285,6 +295,13 @@ fn peers_come_and_go_while_the_server_runs_and_keep_their_addresses_over_a_resta
         assert_eq!(admitted(machine), 2);
         machine.says(&["peer", "remove", "before"]);
         assert_eq!(admitted(machine), 1);
+        let of_one: serde_json::Value =
+            serde_json::from_str(&machine.says(&["status", "during", "--json"])).expect("JSON");
+        let bonds = of_one["snapshot"]["bonds"].as_array().expect("a list");
+        assert_eq!(bonds.len(), 1, "{of_one}");
+        assert_eq!(bonds[0]["name"], "during");
+        assert!(machine.says(&["status", "during"]).contains("during down"));
+        assert_refused(&machine.server(&["status", "before"]), 2, &["before"]);
         daemon.kill();
 
         let daemon = machine.start();

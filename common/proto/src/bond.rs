@@ -30,7 +30,6 @@ mod transmit;
 mod trial;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::buffer::{PacketBuf, Pool};
@@ -652,14 +651,6 @@ impl Bond {
         offer(self.pace_due(now), WakeReason::Pace);
         offer(self.copies.next_due(), WakeReason::Pace);
         next
-    }
-
-    fn peer_addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.peer
-            .v4
-            .map(IpAddr::V4)
-            .into_iter()
-            .chain(self.peer.v6.map(IpAddr::V6))
     }
 
     /// The key of the other side.

@@ -1,7 +1,7 @@
 //! Settings of the core, as types that cannot be wrong. No file format lives here.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::de::{self, IntoDeserializer};
 use serde::{Deserialize, Serialize};
@@ -204,6 +204,14 @@ pub struct PeerConfig {
     pub v4: Option<Ipv4Addr>,
     /// Its inner IPv6 address.
     pub v6: Option<Ipv6Addr>,
+}
+
+impl PeerConfig {
+    /// Its inner addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = self.v4.map(IpAddr::V4);
+        v4.into_iter().chain(self.v6.map(IpAddr::V6))
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,7 @@ impl Bond {
         BondSnapshot {
             name: self.peer.name.clone(),
             peer,
-            addresses: self.peer_addresses().collect(),
+            addresses: self.peer.addresses().collect(),
             up: self.up,
             modes: self.modes,
             mtu: self.mtu,

@@ -346,7 +346,7 @@ impl Bond {
     }
 
     fn owns(&self, source: IpAddr) -> bool {
-        self.peer_addresses().any(|a| a == source)
+        self.peer.addresses().any(|a| a == source)
     }
 
     fn handle_ack(&mut self, now: Time, ack: &frame::Ack, ctx: &mut Context<'_>) {

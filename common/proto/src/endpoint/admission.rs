@@ -1,7 +1,5 @@
 //! Who may have a bond with a server, and how a stranger's handshake becomes one of its paths.
 
-use std::net::IpAddr;
-
 use rand::Rng;
 
 use super::{Endpoint, Peer, REPLIES};
@@ -121,10 +119,7 @@ impl Endpoint {
             return;
         }
         self.remove_peer(now, &config.public);
-        for address in [config.v4.map(IpAddr::V4), config.v6.map(IpAddr::V6)]
-            .into_iter()
-            .flatten()
-        {
+        for address in config.addresses() {
             self.by_inner.insert(address, config.public);
         }
         self.peers.insert(

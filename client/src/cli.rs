@@ -20,7 +20,7 @@ use crate::settings::DEFAULT_CONFIG;
 ///
 /// Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration,
 /// 3 missing privilege, 4 missing system facility, 5 network (server
-/// unreachable, wrong key, clock), 6 conflict (already running), 7 not running.
+/// unreachable, wrong key), 6 conflict (already running), 7 not running.
 #[derive(Debug, Parser)]
 #[command(name = "marline", version, propagate_version = true)]
 pub struct Cli {

@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use marline_io::explain::decisions;
+use marline_io::explain::{columns, decisions, word};
 use marline_io::failure::{Class, Failure};
-use marline_proto::{BondSnapshot, PathState};
+use marline_proto::BondSnapshot;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
 
@@ -89,13 +89,7 @@ fn bond_lines(text: &mut String, bond: &BondSnapshot) {
         bond.flows
     );
     for path in &bond.paths {
-        let state = match path.state {
-            PathState::Connecting => "connecting",
-            PathState::Active => "active",
-            PathState::Suspect => "suspect",
-            PathState::Dead => "dead",
-            PathState::Returning => "returning",
-        };
+        let state = word(&path.state);
         let _ = writeln!(
             text,
             "  path {:<3} {:<40} {state:<10} rtt {:>6.1} ms  loss {:>4.1} %  sent {}, received {}",
@@ -130,36 +124,18 @@ pub fn peers(peers: &[PeerView], now: Moment) -> String {
     if peers.is_empty() {
         return "no peers yet: \"marline-server peer add NAME\" adds one\n".to_owned();
     }
-    let rows: Vec<[String; 4]> = peers
-        .iter()
-        .map(|peer| {
-            [
-                peer.name.clone(),
-                or_dash(peer.v4),
-                or_dash(peer.v6),
-                standing(peer, now),
-            ]
-        })
-        .collect();
-    table(["NAME", "IPV4", "IPV6", "STATE"], &rows)
-}
-
-fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
-    let head = head.map(str::to_owned);
-    let mut text = String::new();
-    for row in std::iter::once(&head).chain(rows) {
-        for (column, cell) in row.iter().enumerate() {
-            let last = column + 1 == N;
-            let width = std::iter::once(&head)
-                .chain(rows)
-                .map(|r| r[column].len())
-                .max();
-            let width = if last { 0 } else { width.unwrap_or(0) + 2 };
-            let _ = write!(text, "{cell:<width$}");
-        }
-        text.push('\n');
-    }
-    text
+    let row = |peer: &PeerView| {
+        vec![
+            peer.name.clone(),
+            or_dash(peer.v4),
+            or_dash(peer.v6),
+            standing(peer, now),
+        ]
+    };
+    columns(
+        &["NAME", "IPV4", "IPV6", "STATE"],
+        peers.iter().map(row).collect(),
+    )
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {
@@ -306,18 +282,6 @@ mod tests {
         ] {
             assert_eq!(bytes(count), text);
         }
-    }
-
-    #[test]
-    fn a_table_is_as_wide_as_its_widest_cell() {
-        let rows = [
-            ["a".to_owned(), "x".to_owned()],
-            ["longer".to_owned(), "y".to_owned()],
-        ];
-        assert_eq!(
-            table(["N", "S"], &rows),
-            "N       S\na       x\nlonger  y\n"
-        );
     }
 
     #[test]

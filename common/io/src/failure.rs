@@ -24,7 +24,7 @@ pub enum Class {
     Privilege,
     /// The system lacks something we need (`/dev/net/tun`, `nft`): exit code 4.
     Facility,
-    /// The network or the other side (unreachable, wrong key, clock): exit code 5.
+    /// The network or the other side (unreachable, wrong key): exit code 5.
     Network,
     /// Something else is in the way (already running, port in use): exit code 6.
     Conflict,

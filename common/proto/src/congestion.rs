@@ -170,7 +170,7 @@ pub struct RateController {
     sent: Sending,
     delivery: Delivery,
     delay: Delay,
-    /// The base delay before the last outage.
+    /// The base delay before the last restart.
     base_before: Option<u32>,
     busy_since_us: Option<u64>,
     last_update: Time,
@@ -268,7 +268,7 @@ impl RateController {
         self.delay.noise_ms()
     }
 
-    /// After an outage or a change of the address: keep half, look anew.
+    /// After an outage, or when only the size was wrong: keep half, look anew.
     pub fn restart(&mut self, now: Time) {
         let capacity = (self.capacity / 2.0).max(FLOOR);
         let known = self.capacity > 0.0;
@@ -389,13 +389,7 @@ impl RateController {
         self.sent.note(now, self.pace);
         let queue_ms = self.queue_ms();
         if let Some(share) = self.losses.note(now, s, queue_ms, self.delivery.clock_us()) {
-            let is_usual = self.judge_losses(now, s, &share, target);
-            // What a full buffer drops is not usual: it would hide how much less arrives than was sent. Nor is what is lost
-            // beside a rate that was found a little too high.
-            let explained = self.is_held(now) && share.lost > share.usual;
-            if is_usual && !explained && share.queue_ms <= too_high_ms(target) {
-                self.losses.learn(&share);
-            }
+            self.judge_losses(now, s, &share, target);
         }
         self.end_round(now, s);
     }
@@ -571,19 +565,19 @@ impl RateController {
     /// exceeds a rate is lost in the next one too. The same rate found again is no
     /// chance, and is kept for longer each time. Losses that go on though no more is sent than arrived have another cause.
     ///
-    /// Returns whether the share counts for what is usual. What a policer drops does not: learnt, it would hide the policer.
-    fn judge_losses(&mut self, now: Time, s: &RateSample, share: &Share, target: f64) -> bool {
+    /// What a policer drops is not learnt as usual: it would hide the policer.
+    fn judge_losses(&mut self, now: Time, s: &RateSample, share: &Share, target: f64) {
         let enough = match self.phase {
             Phase::Startup => LOST_TOO_MUCH,
             Phase::Cruise => 2.0 * share.usual + 0.05 + share.chance,
-            Phase::Drain => return true,
+            Phase::Drain => return self.learn_losses(now, share, target),
         };
         if self
             .policed
             .is_some_and(|p| share.since < p.since + s.rtt * 2)
         {
             // Sent before it was found.
-            return false;
+            return;
         }
         let doubt = self.doubt.take();
         let span = self.delivery.clock_us().saturating_sub(share.since_us);
@@ -599,12 +593,12 @@ impl RateController {
             if let Some(burst) = doubt {
                 self.losses.learn(&burst);
             }
-            return true;
+            return self.learn_losses(now, share, target);
         };
         if doubt.is_none() && self.phase == Phase::Cruise {
             self.doubt = Some(*share);
             self.growth = GROWTH_MIN;
-            return false;
+            return;
         }
         let rate = rates.arrived;
         let found = Policed {
@@ -619,7 +613,7 @@ impl RateController {
                 self.capacity = self.capacity.max(p.before);
                 self.policed = None;
                 self.losses.suppose(share);
-                return false;
+                return;
             }
             Some(p) if self.is_held(now) => Some(Policed {
                 rate,
@@ -641,7 +635,15 @@ impl RateController {
         self.pace = self.pace.min(self.capacity);
         self.growth = GROWTH_MIN;
         self.phase = Phase::Cruise;
-        false
+    }
+
+    /// What a full buffer drops is not usual: it would hide how much less arrives than was sent. Nor is what is lost beside
+    /// a rate that was found a little too high.
+    fn learn_losses(&mut self, now: Time, share: &Share, target: f64) {
+        let explained = self.is_held(now) && share.lost > share.usual;
+        if !explained && share.queue_ms <= too_high_ms(target) {
+            self.losses.learn(share);
+        }
     }
 
     /// Once per round trip: grows faster, notices a plateau.

@@ -99,10 +99,8 @@ pub struct Flow {
     pub wide_until: Time,
     /// Whether it is a stream in datagrams: it began as QUIC does.
     streams: bool,
-    /// Whether it uses a set of paths at a constant latency from its first packet on ([`crate::span`]).
-    pub steady: bool,
-    /// Why it does, if it does.
-    steady_by: FlowReason,
+    /// Why it uses a set of paths at a constant latency from its first packet on ([`crate::span`]), if it does.
+    pub steady: Option<FlowReason>,
     began: Time,
     /// How long its packets may wait before the sender is asked to slow down, for its latency's sake.
     pub patience: Duration,
@@ -142,8 +140,7 @@ impl Flow {
             waiting_since: None,
             wide_until: Time::ZERO,
             streams: false,
-            steady: false,
-            steady_by: FlowReason::Habit,
+            steady: None,
             began: now,
             patience: Duration::ZERO,
             latency_max: Duration::ZERO,
@@ -177,11 +174,13 @@ impl Flow {
             self.window_start = now;
             self.window_bytes = 0;
             // It was expected to be long and is not: no more latency for nothing.
-            self.steady &= self.rate >= bulk_rate || now.since(self.began) < STEADY_AT_LEAST;
+            if self.rate < bulk_rate && now.since(self.began) >= STEADY_AT_LEAST {
+                self.steady = None;
+            }
             let stream = self.is_stream() || matches!(packet.transport, Transport::Tcp { .. });
             if self.class != Class::Bulk {
                 self.lead = Lead::default();
-            } else if stream && !self.steady {
+            } else if stream && self.steady.is_none() {
                 self.follow_lead(now, prospect, led);
             }
         }
@@ -200,7 +199,7 @@ impl Flow {
             // It is not waited for, and the quickest path takes it.
             Transport::Tcp { pure_ack: true, .. } => classify(packet, &behaviour),
             // All of it travels alike from the first packet on.
-            _ if self.steady => Class::Bulk,
+            _ if self.steady.is_some() => Class::Bulk,
             _ => classify(packet, &behaviour),
         };
         worth(packet, &behaviour, self.class)
@@ -213,8 +212,7 @@ impl Flow {
         led.flows += u64::from(!led_before && !self.lead.latency().is_zero());
         if arrived {
             led.arrived += 1;
-            self.steady = true;
-            self.steady_by = FlowReason::Led;
+            self.steady = Some(FlowReason::Led);
             self.latency_max = prospect.latency_max();
         }
     }
@@ -264,7 +262,7 @@ impl Flow {
             Transport::Tcp { pure_ack, .. } => !pure_ack,
             // Fragments are put together by their receiver, but what they carry suffers like the rest.
             Transport::Udp | Transport::Other | Transport::Fragment => {
-                self.steady || self.is_stream() || self.class == Class::Bulk
+                self.steady.is_some() || self.is_stream() || self.class == Class::Bulk
             }
             Transport::Icmp => false,
         }
@@ -355,12 +353,12 @@ impl FlowTable {
             let len = packet.len as u64;
             if known.is_none() {
                 flow.streams = packet.transport == Transport::Udp && may_be_long(packet);
-                (flow.steady, flow.steady_by) = match self.habits.begin(now, remote) {
-                    Expected::Long => (true, FlowReason::Habit),
+                flow.steady = match self.habits.begin(now, remote) {
+                    Expected::Long => Some(FlowReason::Habit),
                     Expected::Unknown => {
-                        (self.expect_long && may_be_long(packet), FlowReason::FarSet)
+                        (self.expect_long && may_be_long(packet)).then_some(FlowReason::FarSet)
                     }
-                    Expected::Short => (false, FlowReason::Habit),
+                    Expected::Short => None,
                 };
             } else if (release::LONG_AFTER_BYTES..release::LONG_AFTER_BYTES + len)
                 .contains(&(flow.bytes + len))
@@ -371,7 +369,7 @@ impl FlowTable {
         if known.is_none() {
             flow.latency_max = self.prospect.latency_max();
         }
-        flow.patience = if flow.steady {
+        flow.patience = if flow.steady.is_some() {
             self.prospect.latency.min(flow.latency_max) / 2
         } else {
             Duration::ZERO
@@ -452,12 +450,12 @@ impl FlowTable {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
-    fn packet(port: u16, len: usize) -> PacketInfo {
+    pub fn packet(port: u16, len: usize) -> PacketInfo {
         let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let key = FlowKey {
             source: ip,
@@ -556,7 +554,7 @@ mod tests {
                 };
             }
             let slot = flows.admit(Time::ZERO, &first, 1e6).unwrap().slot;
-            flows.get_mut(slot).unwrap().steady
+            flows.get_mut(slot).unwrap().steady.is_some()
         };
         assert!(begins_steady(true, 6, 60), "TCP");
         assert!(begins_steady(true, 17, 1_200), "QUIC");

@@ -35,8 +35,8 @@ pub const HELD_PACKETS: usize = 16_384;
 /// its minimum), and the wait begins when a later packet is there: below that a hold never causes a timeout. Where the
 /// round trip is long and packets are lost every millisecond of it counts, or repairs come too late.
 pub const HOLD_MAX: Duration = Duration::from_millis(190);
-/// How far apart the paths of one set may lie; a path further behind the quickest carries no bulk. Packets are held no
-/// longer than [`HOLD_MAX`], and what is left of that is for repairs and jitter.
+/// How far apart the paths of one set may lie; a path whose delay is further behind the best is not used beside it. Packets
+/// are held no longer than [`HOLD_MAX`], and what is left of that is for repairs and jitter.
 pub const SPREAD_MAX: Duration = Duration::from_millis(150);
 
 /// No network may keep a packet for longer (the maximum segment lifetime of RFC 9293): a sequence number could come

@@ -118,7 +118,7 @@ pub struct Path {
     /// Wire bytes sent.
     pub sent_bytes: u64,
     /// How often only its large datagrams vanished.
-    pub black_holes: u64,
+    black_holes: u64,
     pacer: Pacer,
     flight_max: u64,
     last_sent: Time,

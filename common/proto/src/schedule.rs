@@ -173,9 +173,9 @@ fn widen(order: &mut Order) {
 
 /// What becomes of a path after the first, beside others that carry `sum` together.
 fn judge(v: &PathView, first: &PathView, sum: f64) -> Rank {
-    let spread_max = limits::SPREAD_MAX.as_secs_f64() * 1e3;
+    const SPREAD_MAX_MS: f64 = limits::SPREAD_MAX.as_millis() as f64;
     let spread = v.base_ms - first.base_ms;
-    if v.delay_ms - first.delay_ms > spread_max {
+    if v.delay_ms - first.delay_ms > SPREAD_MAX_MS {
         Rank::TooFar
     } else if v.repairs_late(first) {
         Rank::RepairsLate
@@ -241,7 +241,7 @@ pub fn rank(order: &Order, view: &PathView) -> Rank {
         Some(0) => Rank::Best,
         Some(at) if at < order.wide => Rank::Wide,
         Some(at) => {
-            // Whoever was too thin beside some of the wide ones is so beside all.
+            // Whoever was too thin beside some of the wide ones is so beside all, unless bulk is for the best alone.
             let sum = order.usable[..order.wide].iter().map(|v| v.capacity).sum();
             match judge(&order.usable[at], first, sum) {
                 // It was good enough.

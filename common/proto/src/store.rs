@@ -131,8 +131,8 @@ impl Store {
             return;
         }
         // Keys of packets that are gone may still be around, and shall find nothing later either.
-        let oldest = self.cells.iter().map(|cell| cell.generation).max();
-        self.generation = oldest.unwrap_or(self.generation);
+        let newest = self.cells.iter().map(|cell| cell.generation).max();
+        self.generation = newest.unwrap_or(self.generation);
         self.cells = Vec::new();
         self.free = Vec::new();
     }

@@ -8,7 +8,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
-use marline_proto::{ClientConfig, Detail, Modes, PeerConfig, Role, ServerConfig, SocketId};
+use marline_proto::{
+    ClientConfig, Detail, Modes, PeerConfig, Role, ServerConfig, Snapshot, SocketId,
+};
 
 use super::*;
 use crate::key;
@@ -96,6 +98,11 @@ impl End {
             index,
             inside: namespace.handle(),
         }
+    }
+
+    /// What it sees, without flows.
+    async fn snapshot(&self) -> Snapshot {
+        self.handle.snapshot(&Detail::Paths).await.expect("it runs")
     }
 
     async fn stop(self) {
@@ -311,12 +318,7 @@ async fn tcp_passes_whole_in_both_directions_and_both_ip_versions() {
         bond.transfer(false, CLIENT_V6, payload(1_000_000)),
     ])
     .await;
-    let snapshot = bond
-        .client
-        .handle
-        .snapshot(&Detail::Paths)
-        .await
-        .expect("it runs");
+    let snapshot = bond.client.snapshot().await;
     assert_eq!(snapshot.bonds.len(), 1);
     let stats = bond.client.handle.stats().await.expect("it runs");
     assert!(stats.trains > 0 && stats.timeouts > 0, "{stats:?}");
@@ -406,12 +408,7 @@ async fn an_interface_that_becomes_narrower_than_was_said_costs_no_byte() {
     .await;
     let stats = bond.client.handle.stats().await.expect("it runs");
     assert!(stats.sends_too_large > 0, "{stats:?}");
-    let snapshot = bond
-        .client
-        .handle
-        .snapshot(&Detail::Paths)
-        .await
-        .expect("it runs");
+    let snapshot = bond.client.snapshot().await;
     let client = &snapshot.bonds[0];
     assert!(client.paths.iter().any(|path| path.mtu <= 1300));
     assert!(client.counters["cut"] > 0, "{:?}", client.counters);

@@ -175,19 +175,25 @@ impl Copies {
     }
 }
 
+/// Whether a mode sends a class twice; none: as far as it is cheap.
+fn twice(mode: Mode, class: Class) -> Option<bool> {
+    match mode {
+        Mode::Handover => Some(false),
+        Mode::Aggregate => None,
+        Mode::Interactive => Some(class != Class::Bulk),
+        Mode::Redundant => Some(true),
+    }
+}
+
 impl Bond {
     /// Decides whether a packet that was just sent is sent a second time.
     pub(super) fn consider_copy(&mut self, now: Time, sent: FirstSent) {
         let mode = self.modes.of(sent.class);
         self.copies.budget.sent += sent.len as u64;
-        let twice = match mode {
-            Mode::Handover => false,
-            Mode::Aggregate => return self.consider_cheap_copy(now, sent),
-            Mode::Interactive => sent.class != Class::Bulk,
-            Mode::Redundant => true,
-        };
-        if twice {
-            self.add_copy(now, sent.key, sent.index);
+        match twice(mode, sent.class) {
+            Some(true) => self.add_copy(now, sent.key, sent.index),
+            Some(false) => {}
+            None => self.consider_cheap_copy(now, sent),
         }
     }
 
@@ -330,13 +336,11 @@ impl Bond {
 
     /// Why the packets of a flow like this are sent twice, for people. What a single packet is worth may differ.
     pub(super) fn copy_reason(&self, now: Time, flow: &Flow) -> Option<CopyReason> {
-        let small = flow.class != Class::Bulk;
-        let mode = self.modes.of(flow.class);
-        if mode == Mode::Redundant || mode == Mode::Interactive && small {
-            return (self.order.usable.len() > 1).then_some(CopyReason::Mode);
-        }
-        if mode == Mode::Handover || !small || flow.is_acks() {
-            return None;
+        match twice(self.modes.of(flow.class), flow.class) {
+            Some(true) => return (self.order.usable.len() > 1).then_some(CopyReason::Mode),
+            Some(false) => return None,
+            None if flow.class == Class::Bulk || flow.is_acks() => return None,
+            None => {}
         }
         // A path may be gone since they were ordered.
         let best = self.paths.get(self.order.best()?.index)?;

@@ -118,7 +118,7 @@ impl Bond {
     fn flow_snapshot(&self, now: Time, slot: u16, flow: &Flow) -> FlowSnapshot {
         let key = flow.key();
         let (way, reason) = self.way(now, flow);
-        let latency = flow.latency(flow.steady).min(self.latency.get());
+        let latency = flow.latency(flow.steady.is_some()).min(self.latency.get());
         FlowSnapshot {
             slot,
             direction: match self.side {
@@ -144,7 +144,7 @@ impl Bond {
         if flow.class != Class::Bulk {
             return (FlowWay::Best, FlowReason::Class);
         }
-        if let Some(reason) = flow.steady_by() {
+        if let Some(reason) = flow.steady {
             return (FlowWay::Steady, reason);
         }
         let best = self.order.best().map_or(0.0, |v| v.capacity);

@@ -341,7 +341,7 @@ impl Bond {
             }
             let is_best = index == best.index;
             let may = |flow: &mut Flow| {
-                if flow.steady {
+                if flow.steady.is_some() {
                     return in_span;
                 }
                 is_best
@@ -467,9 +467,13 @@ impl Bond {
         let again = stored.copies > 0;
         let flow = self.flows.get_mut(stored.slot);
         let latency = flow.map_or(Duration::ZERO, |flow| flow.latency(stored.steady));
-        // The set may need less by now, or be gone.
-        let latency = latency.min(self.latency.get());
-        let release = release::units(latency, now.since(stored.first_sent));
+        let release = if latency.is_zero() {
+            0
+        } else {
+            // The set may need less by now, or be gone.
+            let latency = latency.min(self.latency.get());
+            release::units(latency, now.since(stored.first_sent))
+        };
         let mut header = DataHeader {
             more,
             duplicate,
@@ -607,7 +611,7 @@ impl Bond {
             seq: flow.take_seq(),
             class: flow.class,
             ordered: queued.ordered,
-            steady: flow.steady,
+            steady: flow.steady.is_some(),
             patient: queued.patient,
             since: queued.since,
             first_sent: now,
@@ -676,7 +680,7 @@ pub(super) fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool
     if asks(flow, now, best_capacity).is_some() {
         flow.wide_until = now + WIDE_FOR;
     }
-    flow.steady || flow.wide_until > now
+    flow.steady.is_some() || flow.wide_until > now
 }
 
 /// By what a flow shows now that the best path is not enough for it.

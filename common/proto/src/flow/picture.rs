@@ -1,9 +1,10 @@
 //! Flows as figures, as far as they know themselves: what a bond makes of them is its own business.
 
+use etherparse::IpNumber;
+
 use super::{Flow, FlowTable, RATE_WINDOW};
 use crate::limits;
 use crate::packet::FlowKey;
-use crate::stats::FlowReason;
 use crate::time::Time;
 
 impl Flow {
@@ -17,15 +18,9 @@ impl Flow {
         self.bytes
     }
 
-    /// Why it uses a set of paths at a constant latency; none if it does not.
-    pub fn steady_by(&self) -> Option<FlowReason> {
-        self.steady.then_some(self.steady_by)
-    }
-
     /// Whether it is a TCP flow that has sent no data, so acknowledgements alone.
     pub fn is_acks(&self) -> bool {
-        const TCP: u8 = 6;
-        self.key.protocol == TCP && self.tcp_end.is_none()
+        self.key.protocol == IpNumber::TCP.0 && self.tcp_end.is_none()
     }
 
     /// Its rate of late, bytes per second. [`Self::rate`] is as of its last packet.
@@ -63,29 +58,15 @@ impl FlowTable {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
     use std::time::Duration;
 
     use super::*;
-    use crate::packet::{PacketInfo, Transport};
+    use crate::flow::tests::packet;
 
     fn admit(flows: &mut FlowTable, now: Time, port: u16, len: usize) {
-        let ip = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let key = FlowKey {
-            source: ip,
-            destination: ip,
-            protocol: 17,
-            ports: (port, 1),
-        };
-        let packet = PacketInfo {
-            key,
-            transport: Transport::Udp,
-            tcp_end: None,
-            dscp: 0,
-            ecn: 0,
-            len,
-        };
-        flows.admit(now, &packet, 1e6).expect("there is room");
+        flows
+            .admit(now, &packet(port, len), 1e6)
+            .expect("there is room");
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl Signs {
     }
 }
 
+/// Between two questions to a path that came back.
+fn return_gap(rtt: &Rtt) -> Duration {
+    RETURN_PROBE.max(rtt.smoothed() / 4)
+}
+
 impl Health {
     /// A path that has yet to shake hands.
     pub fn new(now: Time) -> Self {
@@ -305,7 +310,7 @@ impl Health {
     /// notice before everything depends on it, acknowledgements of the others included.
     fn proof_due(&self, rtt: &Rtt, signs: &Signs) -> Option<Time> {
         let end = signs.probation_end.filter(|_| signs.busy())?;
-        let due = signs.last_traffic + RETURN_PROBE.max(rtt.smoothed() / 4);
+        let due = signs.last_traffic + return_gap(rtt);
         Some(due.max(self.next_probe)).filter(|due| *due < end)
     }
 
@@ -400,7 +405,7 @@ impl Health {
                     self.enter(now, PathState::Dead, PathReason::AckOverdue);
                     return (Some(Wish::Probe), None);
                 }
-                self.next_probe = now + RETURN_PROBE.max(rtt.smoothed() / 4);
+                self.next_probe = now + return_gap(rtt);
                 (Some(Wish::Probe), None)
             }
         }

@@ -177,12 +177,7 @@ async fn clients_of_different_workers_pass_tcp_whole_at_once_each_bond_in_one_wo
         let active = |path: &&marline_proto::PathSnapshot| path.state == PathState::Active;
         assert_eq!(bond.paths.iter().filter(active).count(), 2, "{}", bond.name);
     }
-    let whole = town
-        .server
-        .handle
-        .snapshot(&Detail::Paths)
-        .await
-        .expect("they run");
+    let whole = town.server.snapshot().await;
     assert_eq!(whole.bonds.len(), 3, "one server for whoever asks");
     // The initiations of the second worker's peer, and what opens a flow before the kernel has seen
     // whose it is; not the ten thousand packets and more behind it.
@@ -248,12 +243,7 @@ async fn a_peer_that_is_admitted_while_the_workers_run_works_at_once_and_one_tha
     .await;
     let gone = Command::RemovePeer(key::public_of(&secret(1)));
     town.server.handle.command(gone).await;
-    let snapshot = town
-        .server
-        .handle
-        .snapshot(&Detail::Paths)
-        .await
-        .expect("they run");
+    let snapshot = town.server.snapshot().await;
     let names = snapshot.bonds.iter().map(|bond| bond.name.as_str());
     assert_eq!(Vec::from_iter(names), ["peer-0"]);
     town.stop().await;

@@ -9,7 +9,11 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 enum Request {
     Status,
-    Watch { interval_ms: u64 },
+    Watch {
+        interval_ms: u64,
+        #[serde(default)]
+        peer: Option<String>,
+    },
     PeerAdd { name: String, code_life_s: u64 },
     SetMode { mode: Mode, class: Option<Class> },
 }

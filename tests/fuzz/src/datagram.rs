@@ -5,9 +5,6 @@
 //! send. The input is a little program; each step is an opcode byte, mostly followed by a length
 //! and that many bytes:
 //!
-//! A length of 255 says that two bytes follow with a longer one, up to 64 KiB, and then as much as is written down of
-//! it, again a length and that many bytes; the rest is zeros.
-//!
 //! | low 3 bits | step |
 //! |---|---|
 //! | 0 | these bytes arrive at the server, just as they are |
@@ -18,6 +15,9 @@
 //! | 5 | these bytes come out of the client's TUN |
 //! | 6 | these bytes come out of the server's TUN |
 //! | 7 | a command: the next byte tells which |
+//!
+//! A length of 255 says that two bytes follow with a longer one, up to 64 KiB, and then as much as is written down of
+//! it, again a length and that many bytes; the rest is zeros.
 //!
 //! Bit 3 of the opcode chooses the path. A content's length field is put right before it is sent,
 //! as no search would ever get past it otherwise; `frame` searches with wrong ones.

@@ -5,7 +5,7 @@
 use marline_io::failure::Failure;
 
 use crate::client_settings;
-use crate::files::InputFile;
+use crate::files;
 use crate::peers::PeerStore;
 use crate::server_settings;
 
@@ -14,7 +14,7 @@ pub fn check(bytes: &[u8]) {
     let Some((reader, text)) = bytes.split_first() else {
         return;
     };
-    let file = InputFile::new(text);
+    let file = files::holding(text);
     let path = file.path();
     let refused = match reader {
         b'c' => client_settings::load(path, &client_settings::Typed::default()).err(),

@@ -6,7 +6,7 @@ use marline_io::state_file;
 use marline_proto::{Key, Mode, Modes, Role};
 use serde::{Deserialize, Serialize};
 
-use crate::files::InputFile;
+use crate::files;
 
 /// The kinds of values that the daemons' journals are made of.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,7 +28,7 @@ enum Entry {
 
 /// Checks one input.
 pub fn check(bytes: &[u8]) {
-    let file = InputFile::new(bytes);
+    let file = files::holding(bytes);
     match state_file::read::<Vec<Entry>>(file.path()) {
         Ok(entries) => {
             let entries = entries.expect("the file is there");

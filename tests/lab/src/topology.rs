@@ -46,6 +46,8 @@ pub const SERVER_V6: &str = "2001:db8:51::1";
 /// Packets that a device may hold before the emulator reads them. Far more than any workload has
 /// in flight, so that drops happen in the model and nowhere else.
 const DEVICE_QUEUE_PACKETS: usize = 20_000;
+/// In what the client's addresses end.
+const CLIENT_PART: u8 = 2;
 
 /// A standing topology; everything vanishes on drop.
 pub struct Lab {
@@ -180,7 +182,7 @@ impl Lab {
             }
             self.lay_client_device(index)?;
         }
-        self.configure_client_end(index)
+        self.configure_client_end(index, CLIENT_PART)
     }
 
     /// Takes the client's addresses of link `index` away; the kernel drops the routes with them.
@@ -191,7 +193,13 @@ impl Lab {
 
     /// Puts addresses and routes of link `index` back as a DHCP client would.
     pub fn restore_addresses(&self, index: usize) -> Result<()> {
-        self.configure_client_end(index)
+        self.configure_client_end(index, CLIENT_PART)
+    }
+
+    /// Gives the client the addresses of link `index` that end in `part`, as a DHCP server does that has forgotten the lease.
+    pub fn change_addresses(&self, index: usize, part: u8) -> Result<()> {
+        self.remove_addresses(index)?;
+        self.configure_client_end(index, part)
     }
 
     fn build_internet(&self) -> Result<()> {
@@ -235,7 +243,7 @@ impl Lab {
              addr replace fd01:{number}::1/64 dev {isp} nodad",
             isp = isp(index),
         ))?;
-        self.configure_client_end(index)
+        self.configure_client_end(index, CLIENT_PART)
     }
 
     fn lay_direct(&self, index: usize) -> Result<()> {
@@ -260,13 +268,13 @@ impl Lab {
         ))
     }
 
-    fn configure_client_end(&self, index: usize) -> Result<()> {
+    fn configure_client_end(&self, index: usize, part: u8) -> Result<()> {
         let number = index + 1;
         let metric = 100 + number;
         self.client.ip(&format!(
             "link set {wan} up txqueuelen {DEVICE_QUEUE_PACKETS}\n\
-             addr replace 10.201.{number}.2/24 dev {wan}\n\
-             addr replace fd01:{number}::2/64 dev {wan} nodad\n\
+             addr replace 10.201.{number}.{part}/24 dev {wan}\n\
+             addr replace fd01:{number}::{part}/64 dev {wan} nodad\n\
              route replace default via 10.201.{number}.1 dev {wan} metric {metric}\n\
              route replace default via fd01:{number}::1 dev {wan} metric {metric}",
             wan = wan(index),

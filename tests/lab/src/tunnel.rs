@@ -256,6 +256,23 @@ pub fn serve(server: &Home<'_>, interrupt: &Interrupt) -> Result<Daemon> {
     Ok(daemon)
 }
 
+/// Starts a client and waits until traffic goes its way.
+pub fn connect(client: &Home<'_>, interrupt: &Interrupt) -> Result<Daemon> {
+    let mut daemon = client.daemon("marline", &["up", "--foreground"])?;
+    let up = wait(interrupt, || {
+        daemon.check()?;
+        goes_through_tunnel(client.namespace)
+    })?;
+    if !up {
+        bail!(
+            "the {} does not connect: {}",
+            client.role,
+            daemon.last_words()
+        );
+    }
+    Ok(daemon)
+}
+
 /// Adds a peer to the running server, with further options, and returns its join code.
 pub fn invite(server: &Home<'_>, name: &str, options: &[&str]) -> Result<String> {
     let arguments = [&["peer", "add", name, "--json"], options].concat();

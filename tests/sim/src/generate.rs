@@ -114,10 +114,10 @@ fn narrow(mut plan: Plan, troubled_s: f64, choices: &mut Choices<'_>) -> Plan {
         return plan;
     }
     let uplink = choices.pick(&plan.uplink).name;
+    let way = choices.pick(&[Way::Both, Way::Up, Way::Down]);
     let narrows = Event::Link(LinkChange {
-        way: choices.pick(&[Way::Both, Way::Up, Way::Down]),
         mtu: Some(mtu(choices)),
-        ..LinkChange::of(&uplink, Way::Both)
+        ..LinkChange::of(&uplink, way)
     });
     let at_s = choices.between(0.0, troubled_s);
     plan.with(at_s, narrows)

@@ -5,15 +5,14 @@ use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::stream::Stream;
 use super::two_clients::Site;
 use super::{Promises, STALL_MAX_MS, ms, pause, two_uplinks};
-use crate::netns::Namespace;
 use crate::run::Interrupt;
-use crate::topology::{Lab, wan};
+use crate::topology::Lab;
 use crate::tunnel::{self, Home};
 
 /// The uplink whose address changes: the faster one.
@@ -35,10 +34,19 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
 
     stream.mark();
     let carried = || lab.emulator().counters(MOVED).down_bytes.load(Relaxed);
+    let server = Home::new(&lab, lab.server(), "server", binaries)?;
+    let knows = |address: &str| {
+        tunnel::wait(interrupt, || {
+            let status = server.call("marline-server", &["status", "--json"])?;
+            Ok(status.contains(address))
+        })
+    };
     let moved = Instant::now();
-    change_address(lab.client())?;
+    lab.change_addresses(MOVED, 77)?;
+    // What still comes to the former address counts for nothing.
+    let known = knows("10.201.1.77")?;
     let before = carried();
-    let again = tunnel::wait(interrupt, || Ok(carried() >= before + IN_USE))?;
+    let again = known && tunnel::wait(interrupt, || Ok(carried() >= before + IN_USE))?;
     let after_s = moved.elapsed().as_secs_f64();
     promises.note(
         "an uplink with another address is used again",
@@ -73,28 +81,14 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
     drop(stream);
 
     let site = Site::build(&lab, 1)?;
-    let server = Home::new(&lab, lab.server(), "server", binaries)?;
     let home = Home::new(&lab, site.client(), "home", binaries)?;
     home.call("marline", &["join", &tunnel::invite(&server, "home", &[])?])?;
-    let mut daemon = home.daemon("marline", &["up", "--foreground"])?;
-    let up = tunnel::wait(interrupt, || {
-        daemon.check()?;
-        tunnel::goes_through_tunnel(site.client())
-    })?;
-    if !up {
-        bail!(
-            "the client behind a NAT does not connect: {}",
-            daemon.last_words()
-        );
-    }
+    let daemon = tunnel::connect(&home, interrupt)?;
     let stream = Stream::start(&lab, site.client())?;
     more(&stream, interrupt)?;
     stream.mark();
     let public = site.change_public_address()?;
-    let known = tunnel::wait(interrupt, || {
-        let status = server.call("marline-server", &["status", "--json"])?;
-        Ok(status.contains(&public))
-    })?;
+    let known = knows(&public)?;
     promises.note(
         "the server follows the NAT to its other address",
         known,
@@ -111,19 +105,7 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
     Ok(())
 }
 
-/// Gives the uplink another address of its network, as a DHCP server does that has forgotten the lease.
-fn change_address(client: &Namespace) -> Result<()> {
-    let (device, number) = (wan(MOVED), MOVED + 1);
-    client.ip(&format!(
-        "addr flush dev {device} scope global\n\
-         addr add 10.201.{number}.77/24 dev {device}\n\
-         addr add fd01:{number}::77/64 dev {device} nodad\n\
-         route replace default via 10.201.{number}.1 dev {device} metric 101\n\
-         route replace default via fd01:{number}::1 dev {device} metric 101"
-    ))
-}
-
-/// Waits until the connection has brought more; false when it does not.
+/// Waits until the connection has brought more or has ended; false when neither happens.
 fn more(stream: &Stream, interrupt: &Interrupt) -> Result<bool> {
     let (before, _, _) = stream.look();
     tunnel::wait(interrupt, || {

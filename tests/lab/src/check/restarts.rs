@@ -10,7 +10,7 @@ use super::{Promises, ms, pause, two_uplinks};
 use crate::netns::Namespace;
 use crate::run::Interrupt;
 use crate::topology::{HOST_V4, Lab};
-use crate::tunnel::{self, Daemon, Home};
+use crate::tunnel::{self, Home};
 
 /// How long inner connections may stand still when a daemon was killed and started again, s.
 const GAP_MAX_S: f64 = 5.0;
@@ -28,7 +28,7 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
     let file = client.path().join("etc/marline/client.toml");
     let text = fs::read_to_string(&file)?;
     fs::write(&file, format!("dns = [\"{HOST_V4}\"]\n{text}"))?;
-    let mut connected = connect(&lab, &client, interrupt)?;
+    let mut connected = tunnel::connect(&client, interrupt)?;
     pause(interrupt, 1.0)?;
     let during = [state(&client, lab.client())?, state(&server, lab.server())?];
     for (who, (during, before)) in ["client", "server"].iter().zip(during.iter().zip(&before)) {
@@ -65,7 +65,7 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
     compare(promises, "a stop", &lab, &before, [&client, &server])?;
 
     serving = tunnel::serve(&server, interrupt)?;
-    connected = connect(&lab, &client, interrupt)?;
+    connected = tunnel::connect(&client, interrupt)?;
     connected.kill()?;
     serving.kill()?;
     client.call("marline", &["restore"])?;
@@ -77,19 +77,6 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
         &before,
         [&client, &server],
     )
-}
-
-/// Starts the client and waits until traffic goes its way.
-fn connect(lab: &Lab, client: &Home<'_>, interrupt: &Interrupt) -> Result<Daemon> {
-    let mut daemon = client.daemon("marline", &["up", "--foreground"])?;
-    let up = tunnel::wait(interrupt, || {
-        daemon.check()?;
-        tunnel::goes_through_tunnel(lab.client())
-    })?;
-    if !up {
-        bail!("the client does not connect: {}", daemon.last_words());
-    }
-    Ok(daemon)
 }
 
 /// Whether bytes flow again on the same connection, and how long they did not.

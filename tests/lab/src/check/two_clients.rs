@@ -24,15 +24,7 @@ pub(super) fn check(promises: &mut Promises, binaries: &Path, interrupt: &Interr
     for (name, site) in sites {
         let home = Home::new(&lab, &site.client, name, binaries)?;
         home.call("marline", &["join", &tunnel::invite(&server, name, &[])?])?;
-        let mut daemon = home.daemon("marline", &["up", "--foreground"])?;
-        let up = tunnel::wait(interrupt, || {
-            daemon.check()?;
-            tunnel::goes_through_tunnel(&site.client)
-        })?;
-        if !up {
-            bail!("{name} does not connect: {}", daemon.last_words());
-        }
-        daemons.push(daemon);
+        daemons.push(tunnel::connect(&home, interrupt)?);
     }
     let servers = Servers::start(&lab, 8_000_000)?;
     for (version, host) in [("IPv4", HOST_V4), ("IPv6", HOST_V6)] {

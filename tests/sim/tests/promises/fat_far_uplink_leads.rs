@@ -41,7 +41,7 @@ fn the_first_download_gets_the_sum() {
 /// within the 0.4 s after which a path counts as having been out of service: CUBIC leaves slow start in the trial that
 /// follows then, and gets 70 % of the sum from about every second begin.
 #[test]
-fn a_download_that_begins_while_the_fat_uplink_is_suspected_gets_the_sum_too() {
+fn a_download_that_begins_while_the_fat_uplink_is_briefly_suspected_gets_the_sum_too() {
     for cc in ALGORITHMS {
         for begin_s in [6.17, 6.2, 6.22] {
             let mut flows = first(Algorithm::Cubic);

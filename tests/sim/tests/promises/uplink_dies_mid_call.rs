@@ -86,7 +86,7 @@ fn an_uplink_that_goes_casts_no_suspicion_on_the_others() {
             world.run_until(plan.duration());
             for side in [Side::Client, Side::Server] {
                 // An acknowledgement that was under way may raise hope for it once more.
-                let mut downs: Vec<u8> = world
+                let downs: Vec<u8> = world
                     .news()
                     .iter()
                     .filter(|(_, s, _)| *s == side)
@@ -95,8 +95,8 @@ fn an_uplink_that_goes_casts_no_suspicion_on_the_others() {
                         _ => None,
                     })
                     .collect();
-                downs.dedup();
-                assert_eq!(downs, [0], "seed {seed}, {direction:?}");
+                let told = format!("seed {seed}, {direction:?}: {downs:?}");
+                assert!(matches!(downs[..], [0] | [0, 0]), "{told}");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! An uplink that comes and goes leaves the others alone, and is used again.
 
 use marline_proto::{Mode, Modes};
-use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::event::{Event, Plan, Way};
 use marline_sim::packet::Side;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::Direction;
@@ -31,12 +31,12 @@ fn a_flapping_uplink_costs_no_more_than_itself() {
 }
 
 /// A download and a call while the fast uplink is silent every second `half_period_s`, this way.
-fn flapping(uplinks: Vec<UplinkSpec>, half_period_s: f64, way: Way) -> Plan {
+fn flapping(half_period_s: f64, way: Way) -> Plan {
     const END_S: f64 = 16.0;
     let flows = vec![bulk(Direction::Down, Algorithm::Cubic), call(END_S - 1.0)];
     let mut plan = Plan {
         measure_from_s: 2.0,
-        ..Plan::new("flaps", END_S, uplinks, flows)
+        ..Plan::new("flaps", END_S, fast_and_slow(), flows)
     };
     let mut at_s = 3.0;
     while at_s + half_period_s < END_S {
@@ -50,13 +50,13 @@ fn flapping(uplinks: Vec<UplinkSpec>, half_period_s: f64, way: Way) -> Plan {
 
 #[test]
 fn the_best_uplink_may_flap_and_is_still_worth_having() {
-    let mut plan = flapping(fast_and_slow(), 1.0, Way::Both);
+    let mut plan = flapping(1.0, Way::Both);
     plan.uplink.remove(0);
     plan.event.clear();
     let alone = play(&plan).flows[0].goodput_mbit_s;
     for half_period_s in [0.25, 0.5, 1.0, 2.5] {
         for way in [Way::Both, Way::Up, Way::Down] {
-            let report = play(&flapping(fast_and_slow(), half_period_s, way));
+            let report = play(&flapping(half_period_s, way));
             let told = format!("{half_period_s} s {way:?}: {}", report.text());
             assert!(report.flows[0].goodput_mbit_s > alone, "{told}");
             let call = &report.flows[1];
@@ -72,7 +72,7 @@ fn an_uplink_that_flaps_is_not_relied_on_before_it_is_proven() {
     for half_period_s in [0.5, 1.0, 2.0] {
         let plan = Plan {
             modes: Modes::all(Mode::Handover),
-            ..flapping(fast_and_slow(), half_period_s, Way::Both)
+            ..flapping(half_period_s, Way::Both)
         };
         let report = play(&plan);
         let told = format!("{half_period_s} s: {}", report.text());

@@ -511,6 +511,8 @@ impl Daemon {
                 }
                 UplinkChange::Resumed { socket, name } => {
                     self.tell(format!("uplink {name} is back in service"));
+                    // One that was never heard of is looked after again.
+                    self.settled = false;
                     let command = Command::UplinkCarrier { socket, up: true };
                     self.engine.handle.command(command).await;
                 }

@@ -1,4 +1,4 @@
-//! Sessions: WireGuard through boringtun, one per path. The only file that names it.
+//! Sessions: WireGuard through boringtun, one per path. Nothing outside this module names it.
 //!
 //! Every datagram on the wire is a plain WireGuard message, so nothing here is
 //! home-made cryptography. What is added around boringtun:
@@ -11,89 +11,37 @@
 //!   they set, so [`Session::tick`] is called before anything is sealed or opened, some
 //!   times a second at most, and every few seconds while nothing is;
 //! * the counter of each message is the path's packet number, read from the
-//!   plain header.
+//!   plain header ([`outer`](mod@outer)).
 //!
-//! With the feature `test-session` a session without cryptography can stand in,
-//! with the same messages and sizes, so that a simulation has the same bytes in
-//! every run. Production code never enables it.
+//! Sessions are made from an [`identity`], which is also the gate that strangers'
+//! handshakes pass.
+//!
+//! With the feature `test-session` a session without cryptography can stand in
+//! (`test_session.rs`). Production code never enables it.
+
+mod identity;
+mod outer;
+#[cfg(feature = "test-session")]
+mod test_session;
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::handshake::parse_handshake_anon;
-use boringtun::noise::rate_limiter::RateLimiter;
-use boringtun::noise::{Packet, Tunn, TunnResult};
-use boringtun::x25519::{PublicKey, StaticSecret};
+use boringtun::noise::{Tunn, TunnResult};
 
-use crate::config::Key;
+pub use identity::{Admission, Identity, public_key};
+use outer::number;
+pub use outer::{Number, Outer, outer};
+#[cfg(feature = "test-session")]
+use test_session::TestSession;
+
 use crate::time::Time;
 
 /// Bytes that sealing adds to a frame: type, index, counter, tag.
 pub const OVERHEAD: usize = 32;
 /// Bytes of the largest handshake message.
 pub const HANDSHAKE_MAX: usize = 148;
-
-/// Handshake initiations per second that are answered without asking the
-/// initiator to prove its address first (a cookie). Each costs about 150 µs.
-const HANDSHAKES_PER_SECOND: u64 = 300;
-
-/// The public key that belongs to a secret key.
-pub fn public_key(secret: &Key) -> Key {
-    PublicKey::from(&StaticSecret::from(*secret)).to_bytes()
-}
-
-/// What kind of message a datagram claims to be, from its plain header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outer {
-    /// A handshake initiation with the initiator's index.
-    Initiation {
-        /// The index that the initiator chose for itself.
-        sender: u32,
-    },
-    /// Anything addressed to one of our indices.
-    ToIndex {
-        /// Our index.
-        receiver: u32,
-    },
-}
-
-/// Reads the plain header of a datagram. `None` when it is no WireGuard message.
-pub fn outer(datagram: &[u8]) -> Option<Outer> {
-    let word = |at: usize| {
-        datagram
-            .get(at..at + 4)
-            .map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-    };
-    match (word(0)?, datagram.len()) {
-        (1, 148) => Some(Outer::Initiation { sender: word(4)? }),
-        (2, 92) => Some(Outer::ToIndex { receiver: word(8)? }),
-        (3, 64) => Some(Outer::ToIndex { receiver: word(4)? }),
-        (4, OVERHEAD..) => Some(Outer::ToIndex { receiver: word(4)? }),
-        _ => None,
-    }
-}
-
-/// Which message of which session: the plain header of a data message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Number {
-    /// The receiver's index: names the session.
-    pub session: u32,
-    /// Counts the messages of the session.
-    pub counter: u64,
-}
-
-fn number(datagram: &[u8]) -> Number {
-    let mut session = [0; 4];
-    session.copy_from_slice(&datagram[4..8]);
-    let mut counter = [0; 8];
-    counter.copy_from_slice(&datagram[8..16]);
-    Number {
-        session: u32::from_le_bytes(session),
-        counter: u64::from_le_bytes(counter),
-    }
-}
 
 /// What came out of a datagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,119 +120,6 @@ impl From<WireGuardError> for OpenError {
     }
 }
 
-/// Our own identity, from which sessions are made.
-#[derive(Clone)]
-pub struct Identity {
-    secret: Key,
-    kind: IdentityKind,
-}
-
-#[derive(Clone)]
-enum IdentityKind {
-    Wireguard {
-        /// Admits handshakes before any expensive computation.
-        gate: Arc<RateLimiter>,
-        /// Sessions check again; this one never says no.
-        open: Arc<RateLimiter>,
-    },
-    #[cfg(feature = "test-session")]
-    Test,
-}
-
-impl std::fmt::Debug for Identity {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
-    }
-}
-
-/// What the gate says to a handshake initiation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It claims to be from this peer; the session will prove it.
-    Claimed(Key),
-    /// Under load: these bytes of the buffer ask it to prove its address.
-    Reply(usize),
-    /// Refused.
-    Refused(OpenError),
-}
-
-impl Identity {
-    /// The owner of a secret key.
-    pub fn new(secret: Key) -> Self {
-        let public = PublicKey::from(public_key(&secret));
-        let kind = IdentityKind::Wireguard {
-            gate: Arc::new(RateLimiter::new(&public, HANDSHAKES_PER_SECOND)),
-            open: Arc::new(RateLimiter::new(&public, u64::MAX)),
-        };
-        Identity { secret, kind }
-    }
-
-    /// The owner of a secret key whose sessions are not encrypted; for simulations.
-    #[cfg(feature = "test-session")]
-    pub fn for_test(secret: Key) -> Self {
-        Identity {
-            secret,
-            kind: IdentityKind::Test,
-        }
-    }
-
-    /// Looks at a handshake initiation from a stranger.
-    pub fn admit(&self, from: IpAddr, datagram: &[u8], out: &mut [u8]) -> Admission {
-        match &self.kind {
-            IdentityKind::Wireguard { gate, .. } => {
-                // It counts anew once a second has passed since it last did.
-                gate.reset_count();
-                let init = match gate.verify_packet(Some(from), datagram, out) {
-                    Ok(Packet::HandshakeInit(init)) => init,
-                    Ok(_) => return Admission::Refused(OpenError::Malformed),
-                    Err(TunnResult::WriteToNetwork(cookie)) => {
-                        return Admission::Reply(cookie.len());
-                    }
-                    Err(TunnResult::Err(e)) => return Admission::Refused(e.into()),
-                    Err(_) => return Admission::Refused(OpenError::Malformed),
-                };
-                let secret = StaticSecret::from(self.secret);
-                let public = PublicKey::from(&secret);
-                match parse_handshake_anon(&secret, &public, &init) {
-                    Ok(half) => Admission::Claimed(half.peer_static_public),
-                    Err(e) => Admission::Refused(e.into()),
-                }
-            }
-            #[cfg(feature = "test-session")]
-            IdentityKind::Test => {
-                let mut key = [0; 32];
-                key.copy_from_slice(&datagram[8..40]);
-                Admission::Claimed(key)
-            }
-        }
-    }
-
-    /// A session with `peer`. The low 24 bits of `index` name it on the wire.
-    pub fn session(&self, peer: Key, index: u32) -> Session {
-        let index = index & 0x00ff_ffff;
-        let kind = match &self.kind {
-            IdentityKind::Wireguard { open, .. } => Kind::Wireguard(Box::new(Tunn::new(
-                StaticSecret::from(self.secret),
-                PublicKey::from(peer),
-                None,
-                None,
-                index,
-                Some(Arc::clone(open)),
-            ))),
-            #[cfg(feature = "test-session")]
-            IdentityKind::Test => Kind::Test(test::TestSession::new(
-                public_key(&self.secret),
-                peer,
-                index,
-            )),
-        };
-        Session {
-            kind,
-            established: false,
-        }
-    }
-}
-
 /// What a tick wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {
@@ -304,7 +139,7 @@ pub struct Session {
 enum Kind {
     Wireguard(Box<Tunn>),
     #[cfg(feature = "test-session")]
-    Test(test::TestSession),
+    Test(TestSession),
 }
 
 impl std::fmt::Debug for Kind {
@@ -457,198 +292,10 @@ impl Session {
     }
 }
 
-#[cfg(feature = "test-session")]
-mod test {
-    //! The same messages without cryptography.
-
-    use super::{HANDSHAKE_MAX, Number, OVERHEAD, OpenError, Opened, number};
-    use crate::config::Key;
-    use crate::time::Time;
-    use std::time::Duration;
-
-    const REKEY_AFTER: Duration = Duration::from_secs(120);
-
-    #[derive(Clone, Copy, Debug)]
-    struct Keys {
-        local: u32,
-        remote: u32,
-        counter: u64,
-    }
-
-    #[derive(Debug)]
-    pub(super) struct TestSession {
-        own: Key,
-        peer: Key,
-        index: u32,
-        pending: Option<u32>,
-        current: Option<Keys>,
-        next: Option<Keys>,
-        previous: Option<Keys>,
-        newest_handshake: u64,
-        established_at: Time,
-        initiator: bool,
-        has_sent: bool,
-    }
-
-    impl TestSession {
-        pub(super) fn new(own: Key, peer: Key, index: u32) -> Self {
-            TestSession {
-                own,
-                peer,
-                index: index << 8,
-                pending: None,
-                current: None,
-                next: None,
-                previous: None,
-                newest_handshake: 0,
-                established_at: Time::ZERO,
-                initiator: false,
-                has_sent: false,
-            }
-        }
-
-        fn next_index(&mut self) -> u32 {
-            self.index = self.index & !0xff | (self.index.wrapping_add(1) & 0xff);
-            self.index
-        }
-
-        pub(super) fn initiate(&mut self, now: Time, out: &mut [u8]) -> usize {
-            let local = self.next_index();
-            self.pending = Some(local);
-            self.initiator = true;
-            out[..HANDSHAKE_MAX].fill(0);
-            out[0] = 1;
-            out[4..8].copy_from_slice(&local.to_le_bytes());
-            out[8..40].copy_from_slice(&self.own);
-            out[40..48].copy_from_slice(&now.as_nanos().to_le_bytes());
-            HANDSHAKE_MAX
-        }
-
-        pub(super) fn seal(&mut self, frame: &[u8], out: &mut [u8]) -> Option<usize> {
-            let keys = self.current.as_mut()?;
-            let len = frame.len() + OVERHEAD;
-            out[..4].copy_from_slice(&4u32.to_le_bytes());
-            out[4..8].copy_from_slice(&keys.remote.to_le_bytes());
-            out[8..16].copy_from_slice(&keys.counter.to_le_bytes());
-            out[16..16 + frame.len()].copy_from_slice(frame);
-            out[16 + frame.len()..len].fill(0x5a);
-            keys.counter += 1;
-            self.has_sent |= !frame.is_empty();
-            Some(len)
-        }
-
-        pub(super) fn age(&self, now: Time) -> Option<Duration> {
-            self.current.map(|_| now.since(self.established_at))
-        }
-
-        fn establish(&mut self, now: Time, keys: Keys) {
-            self.previous = self.current.replace(keys);
-            self.established_at = now;
-            self.has_sent = false;
-        }
-
-        pub(super) fn open(
-            &mut self,
-            now: Time,
-            datagram: &[u8],
-            out: &mut [u8],
-        ) -> Result<Opened, OpenError> {
-            let word = |at: usize| {
-                u32::from_le_bytes([
-                    datagram[at],
-                    datagram[at + 1],
-                    datagram[at + 2],
-                    datagram[at + 3],
-                ])
-            };
-            match datagram[0] {
-                1 => {
-                    let mut at = [0; 8];
-                    at.copy_from_slice(&datagram[40..48]);
-                    let at = u64::from_le_bytes(at);
-                    if datagram[8..40] != self.peer {
-                        return Err(OpenError::WrongKey);
-                    }
-                    if at <= self.newest_handshake && self.newest_handshake != 0 {
-                        return Err(OpenError::OldHandshake);
-                    }
-                    self.newest_handshake = at;
-                    let local = self.next_index();
-                    self.next = Some(Keys {
-                        local,
-                        remote: word(4),
-                        counter: 0,
-                    });
-                    out[..92].fill(0);
-                    out[0] = 2;
-                    out[4..8].copy_from_slice(&local.to_le_bytes());
-                    out[8..12].copy_from_slice(&word(4).to_le_bytes());
-                    Ok(Opened::Reply {
-                        len: 92,
-                        established: false,
-                    })
-                }
-                2 => {
-                    if self.pending.take() != Some(word(8)) {
-                        return Err(OpenError::NoSession);
-                    }
-                    self.establish(
-                        now,
-                        Keys {
-                            local: word(8),
-                            remote: word(4),
-                            counter: 0,
-                        },
-                    );
-                    let len = self.seal(&[], out).ok_or(OpenError::NoSession)?;
-                    Ok(Opened::Reply {
-                        len,
-                        established: true,
-                    })
-                }
-                4 => {
-                    let n: Number = number(datagram);
-                    if self.next.is_some_and(|k| k.local == n.session) {
-                        let keys = self.next.take().ok_or(OpenError::NoSession)?;
-                        self.establish(now, keys);
-                    }
-                    let known = [self.current, self.previous];
-                    if !known.iter().flatten().any(|k| k.local == n.session) {
-                        return Err(OpenError::NoSession);
-                    }
-                    let content = &datagram[16..datagram.len() - 16];
-                    if content.is_empty() {
-                        return Ok(Opened::Keepalive { number: n });
-                    }
-                    let claimed = match (content[0] >> 4, content.len()) {
-                        (4, 20..) => usize::from(u16::from_be_bytes([content[2], content[3]])),
-                        (6, 40..) => 40 + usize::from(u16::from_be_bytes([content[4], content[5]])),
-                        _ => return Err(OpenError::Malformed),
-                    };
-                    if claimed > content.len() {
-                        return Err(OpenError::Malformed);
-                    }
-                    out[..claimed].copy_from_slice(&content[..claimed]);
-                    Ok(Opened::Content {
-                        len: claimed,
-                        number: n,
-                    })
-                }
-                _ => Ok(Opened::Quiet),
-            }
-        }
-
-        pub(super) fn tick(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
-            let old = self.current.is_some() && now.since(self.established_at) > REKEY_AFTER;
-            let due = old && self.has_sent;
-            (due && self.initiator && self.pending.is_none()).then(|| self.initiate(now, out))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Key;
 
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
@@ -733,21 +380,6 @@ mod tests {
         assert_eq!(
             server.open(Time::ZERO, HERE, &wire[..len], &mut out),
             Err(OpenError::Replayed)
-        );
-    }
-
-    #[test]
-    fn the_gate_reads_the_claimed_key_and_refuses_another_servers_handshake() {
-        let (c, s) = ([1; 32], [2; 32]);
-        let mut client = Identity::new(c).session(public_key(&s), 7);
-        let (mut wire, mut out) = ([0; 256], [0; 256]);
-        let len = client.initiate(Time::ZERO, &mut wire).unwrap();
-        let admission = Identity::new(s).admit(HERE, &wire[..len], &mut out);
-        assert_eq!(admission, Admission::Claimed(public_key(&c)));
-        let other = Identity::new([3; 32]).admit(HERE, &wire[..len], &mut out);
-        assert_eq!(other, Admission::Refused(OpenError::WrongKey));
-        assert!(
-            matches!(outer(&wire[..len]), Some(Outer::Initiation { sender }) if sender >> 8 == 7)
         );
     }
 }

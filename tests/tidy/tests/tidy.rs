@@ -83,7 +83,7 @@ fn only_the_session_names_boringtun() {
             // Tests may measure themselves against a stock peer.
             for (number, line) in file.shipped_lines() {
                 if line.contains("boringtun") && !file.name.contains("/tests/") {
-                    complaints.push(format!("{}:{number}: only session.rs names it", file.name));
+                    complaints.push(format!("{}:{number}: only the session names it", file.name));
                 }
             }
         }

@@ -177,6 +177,8 @@ pub struct RateController {
     last_empty: Time,
     drain_until: Time,
     seen: f64,
+    /// The start began with what a restart left.
+    remembers: bool,
     startup_over: u32,
     round_at: Time,
     round_rate: f64,
@@ -213,6 +215,7 @@ impl RateController {
             last_empty: Time::ZERO,
             drain_until: Time::ZERO,
             seen: 0.0,
+            remembers: false,
             startup_over: 0,
             round_at: Time::ZERO,
             round_rate: 0.0,
@@ -276,6 +279,7 @@ impl RateController {
         *self = RateController::new();
         self.base_before = base_before;
         if known {
+            self.remembers = true;
             self.capacity = capacity;
             self.pace = capacity;
             self.last_update = now;

@@ -66,10 +66,9 @@ impl Path {
         self.rate.seen() >= self.rate.capacity()
     }
 
-    /// Why its rate is what it is. The rate itself does not know with what it was begun.
+    /// Why its rate is what it is. The rate itself does not know that it was begun with a guess.
     fn rate_reason(&self, now: Time) -> RateReason {
         match self.rate.reason(now) {
-            RateReason::Start if self.trial.is_of_returned() => RateReason::Memory,
             RateReason::Start if self.train.guess().is_some() && !self.is_seen() => {
                 RateReason::Guessed
             }

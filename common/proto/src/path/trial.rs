@@ -49,11 +49,6 @@ impl Trial {
         first
     }
 
-    /// Whether it came back from the dead, so that what is left to find out begins with a memory.
-    pub fn is_of_returned(&self) -> bool {
-        self.returned.is_some()
-    }
-
     /// Whether there is anything left to try.
     pub fn is_open(&self, now: Time) -> bool {
         self.until.is_none_or(|until| now < until)

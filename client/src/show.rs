@@ -226,7 +226,7 @@ mod tests {
         ] {
             assert!(lines[2].contains(part), "{part} in {}", lines[2]);
         }
-        assert!(lines[2].contains("15.0 KiB  3.0 GiB"), "{}", lines[2]);
+        assert!(lines[2].contains("15.4 kB  3.2 GB"), "{}", lines[2]);
         assert!(shown.contains("not used: eth1 has no carrier"), "{shown}");
         assert!(shown.contains("ago  the bond is up"), "{shown}");
         assert!(!shown.contains("because"), "{shown}");

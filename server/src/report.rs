@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use marline_io::explain::{columns, decisions, word};
+use marline_io::explain::{bytes, columns, decisions, word};
 use marline_io::failure::{Class, Failure};
 use marline_proto::BondSnapshot;
 use qrcode::QrCode;
@@ -101,22 +101,6 @@ fn bond_lines(text: &mut String, bond: &BondSnapshot) {
             bytes(path.received_bytes)
         );
     }
-}
-
-/// A number of bytes with a unit that leaves one to three digits before the point.
-fn bytes(count: u64) -> String {
-    let mut value = count as f64;
-    for unit in ["B", "kB", "MB", "GB"] {
-        if value < 1000.0 {
-            return if unit == "B" {
-                format!("{count} B")
-            } else {
-                format!("{value:.1} {unit}")
-            };
-        }
-        value /= 1000.0;
-    }
-    format!("{value:.1} TB")
 }
 
 /// All peers as a table.
@@ -270,19 +254,6 @@ pub fn made(made: &Made) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn bytes_have_a_readable_unit() {
-        for (count, text) in [
-            (0, "0 B"),
-            (999, "999 B"),
-            (1_000, "1.0 kB"),
-            (1_234_567, "1.2 MB"),
-            (5_000_000_000_000, "5.0 TB"),
-        ] {
-            assert_eq!(bytes(count), text);
-        }
-    }
 
     #[test]
     fn a_qr_code_of_the_longest_join_code_can_be_drawn() {

@@ -156,22 +156,18 @@ pub fn columns(head: &[&str], rows: Vec<Vec<String>>) -> String {
 
 /// Bytes with a unit, three digits or so.
 pub fn bytes(count: u64) -> String {
-    scaled(count as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"])
+    scaled(count as f64, &["B", "kB", "MB", "GB", "TB"])
 }
 
 /// Bits per second with a unit.
 pub fn rate(bit_s: u64) -> String {
-    scaled(
-        bit_s as f64,
-        1000.0,
-        &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"],
-    )
+    scaled(bit_s as f64, &["bit/s", "kbit/s", "Mbit/s", "Gbit/s"])
 }
 
-fn scaled(mut value: f64, step: f64, units: &[&str]) -> String {
+fn scaled(mut value: f64, units: &[&str]) -> String {
     let mut at = 0;
-    while value >= step && at + 1 < units.len() {
-        value /= step;
+    while value >= 1000.0 && at + 1 < units.len() {
+        value /= 1000.0;
         at += 1;
     }
     let digits = usize::from(at > 0 && value < 100.0);
@@ -294,7 +290,7 @@ mod tests {
         for part in [
             "bulk",
             "20.0 Mbit/s",
-            "1.5 KiB",
+            "1.5 kB",
             "wlan0+path 9",
             "steady",
             "far set",
@@ -316,7 +312,13 @@ mod tests {
     #[test]
     fn figures_have_fitting_units() {
         assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1536), "1.5 KiB");
+        assert_eq!(bytes(1_000), "1.0 kB");
+        assert_eq!(bytes(123_456_789), "123 MB");
+        assert_eq!(
+            bytes(5_000_000_000_000_000),
+            "5000 TB",
+            "there is no larger one"
+        );
         assert_eq!(rate(0), "0 bit/s");
         assert_eq!(rate(123_000_000), "123 Mbit/s");
     }

@@ -70,7 +70,6 @@ const VERSIONS: &str = "the command and the daemon may be of different versions"
 /// One line from the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[cfg_attr(not(unix), allow(dead_code))] // without Unix sockets nothing is written
 enum Line<Rep> {
     Reply(Rep),
     Failure(Failure),

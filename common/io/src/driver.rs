@@ -569,31 +569,20 @@ impl Running {
     /// Gives applications their packets.
     fn deliver(&mut self) {
         self.join();
-        let Running {
-            tun,
-            stats,
-            endpoint,
-            joiner,
-            ..
-        } = self;
-        joiner.flush(|frame| write(tun, stats, endpoint, frame));
+        self.joiner
+            .flush(|frame| write(&self.tun, &mut self.stats, &mut self.endpoint, frame));
     }
 
     /// Joins what the core has for applications, and gives them the runs that are complete.
     fn join(&mut self) {
-        let Running {
-            tun,
-            stats,
-            endpoint,
-            joiner,
-            ..
-        } = self;
         let mut left = PACKETS_PER_TURN;
         while left > 0 {
-            let Some(packet) = endpoint.poll_packet() else {
+            let Some(packet) = self.endpoint.poll_packet() else {
                 break;
             };
-            joiner.push(packet, |frame| write(tun, stats, endpoint, frame));
+            self.joiner.push(packet, |frame| {
+                write(&self.tun, &mut self.stats, &mut self.endpoint, frame);
+            });
             left -= 1;
         }
         self.busy |= left == 0;

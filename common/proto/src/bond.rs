@@ -311,7 +311,7 @@ impl Bond {
             if reason == PathReason::UplinkRemoved {
                 self.say_silent(path.tag, path.received.latest());
             }
-            self.excuse_others(now);
+            self.note_death(now);
             self.changed(path.tag, Change::Down(reason), ctx);
         }
         self.requeue_lost(now, true, ctx);
@@ -346,7 +346,7 @@ impl Bond {
             ) {
                 self.say_silent(tag, self.paths[index].received.latest());
             }
-            self.excuse_others(now);
+            self.note_death(now);
             self.changed(tag, change, ctx);
             self.requeue_lost(now, true, ctx);
         }
@@ -580,7 +580,7 @@ impl Bond {
             let outcome = path.on_time(now, alone, idle, &mut self.lost, &mut scratch);
             if let Some(change) = outcome.change {
                 if matches!(change, Change::Down(_)) {
-                    self.excuse_others(now);
+                    self.note_death(now);
                 }
                 self.changed(tag, change, ctx);
             }

@@ -16,6 +16,8 @@ pub struct CodelParams {
     pub target: Duration,
     /// How long it may be exceeded before the first drop.
     pub interval: Duration,
+    /// How long after the first drop the others come no closer together than an interval.
+    pub steady: Duration,
 }
 
 impl CodelParams {
@@ -23,7 +25,7 @@ impl CodelParams {
     pub fn with_patience(&self, patience: Duration) -> Self {
         CodelParams {
             target: self.target.max(patience),
-            interval: self.interval,
+            ..*self
         }
     }
 }
@@ -32,18 +34,23 @@ impl CodelParams {
 pub const THIN: CodelParams = CodelParams {
     target: Duration::from_millis(5),
     interval: Duration::from_millis(100),
+    steady: Duration::ZERO,
 };
-/// For bulk flows.
+/// For bulk flows. A window answers one drop per round trip, and more of them say nothing more. A BBR answers none: it
+/// forgets the rate that it took for the link's after ten round trips, and its queue is gone with that. Until then, ten
+/// intervals, drops do not come faster.
 pub const BULK: CodelParams = CodelParams {
     target: Duration::from_millis(30),
     interval: Duration::from_millis(120),
+    steady: Duration::from_millis(10 * 120),
 };
 
 /// The state of one queue.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Codel {
     first_above: Option<Time>,
-    dropping: bool,
+    /// Since when it drops.
+    dropping: Option<Time>,
     drop_next: Time,
     count: u32,
     last_count: u32,
@@ -60,28 +67,37 @@ impl Codel {
         params: &CodelParams,
     ) -> bool {
         let above = self.is_above(now, sojourn, backlog, params);
-        if self.dropping {
+        if let Some(since) = self.dropping {
             if !above {
-                self.dropping = false;
+                self.dropping = None;
                 return false;
             }
             if now < self.drop_next {
                 return false;
             }
-            self.count += 1;
-            self.drop_next += control_law(params.interval, self.count);
+            if now.since(since) < params.steady {
+                self.drop_next = now + params.interval;
+            } else {
+                self.count += 1;
+                self.drop_next += control_law(params.interval, self.count);
+            }
             return true;
         }
         if !above {
             return false;
         }
-        self.dropping = true;
+        self.dropping = Some(now);
         // Resume near the old drop rate when the last episode is not long ago.
         let recent = now.since(self.drop_next) < params.interval * 16;
         let delta = self.count.saturating_sub(self.last_count);
         self.count = if recent && delta > 1 { delta } else { 1 };
         self.last_count = self.count;
-        self.drop_next = now + control_law(params.interval, self.count);
+        let next = if params.steady.is_zero() {
+            control_law(params.interval, self.count)
+        } else {
+            params.interval
+        };
+        self.drop_next = now + next;
         true
     }
 
@@ -126,6 +142,13 @@ mod tests {
         assert_eq!(drops(31, 120), 0);
         assert_eq!(drops(31, 122), 1);
         assert!(drops(31, 4_000) > 2 * drops(31, 2_000));
+    }
+
+    #[test]
+    fn a_bulk_flow_loses_one_packet_an_interval_for_ten_intervals() {
+        let by = |intervals: u64| drops(31, intervals * 120 + 60);
+        assert!((1..=10).all(|intervals| by(intervals) == intervals as usize));
+        assert!(by(30) > 40);
     }
 
     #[test]

@@ -28,11 +28,15 @@ use crate::time::Time;
 
 /// Bytes a flow may send per round, at least: one full packet.
 const QUANTUM: i64 = 1_514;
-/// What a TCP sender sends again overtakes a queue that is older than this. Overtaking has a price: once the
-/// segment is acknowledged, all that it overtook and that is not acknowledged a quarter of a round trip later counts as
-/// lost (RACK, RFC 8985) and is sent again for nothing. An ordinary queue ([`codel::BULK`]) is gone sooner
-/// than that costs; one that an uplink's death left behind is not.
+/// What a TCP sender sends again overtakes a queue that is older than this and that an uplink's death left behind.
+/// Overtaking has a price: once the segment is acknowledged, all that it overtook and that is not acknowledged a quarter
+/// of a round trip later counts as lost (RACK, RFC 8985) and is sent again for nothing. An ordinary queue
+/// ([`codel::BULK`]) is gone sooner than that costs. That of a BBR after a fall of the rate stays as long as it
+/// remembers the higher one, and each packet dropped from it would make it send the whole queue again.
 const OVERTAKES_AFTER: Duration = Duration::from_millis(80);
+/// For how long after a death a queue counts as left behind by it: ten round trips of 200 ms, for which a BBR believes in
+/// the rate of both paths. A window has followed sooner.
+const LEFT_BEHIND: Duration = Duration::from_secs(2);
 /// Time of the best path's rate that a flow may take at a stretch. What comes in one stretch is joined into one packet for
 /// the kernel at the far end; packets of many flows in turn would each cost it as much as a joined one. From 120 Mbit/s on
 /// this is more than a packet.
@@ -72,6 +76,7 @@ pub struct Queue {
     /// Bytes a flow may send per round, unless [`QUANTUM`] is more.
     stretch: i64,
     outage_end: Time,
+    death: Option<Time>,
     marks: Marks,
 }
 
@@ -115,6 +120,11 @@ impl Queue {
         self.outage_end = outage_end;
     }
 
+    /// A path is down: what it carried comes on top of what waits.
+    pub fn note_death(&mut self, now: Time) {
+        self.death = Some(now);
+    }
+
     /// Whether a packet of this class waits.
     pub fn has(&self, class: Class) -> bool {
         !self.rounds[round_of(class)].is_empty()
@@ -142,7 +152,8 @@ impl Queue {
         self.bytes += len;
         let first = flow.queue.get(flow.overtakers);
         let waited = first.map(|f| queued.since.since(f.since));
-        if queued.again && waited >= Some(OVERTAKES_AFTER) {
+        let left_behind = |death| queued.since.since(death) < LEFT_BEHIND;
+        if queued.again && waited >= Some(OVERTAKES_AFTER) && self.death.is_some_and(left_behind) {
             // Its own flow cannot go on without it, so it waits for none of it.
             flow.queue.insert(flow.overtakers, queued);
             flow.overtakers += 1;
@@ -378,21 +389,34 @@ mod tests {
         }
     }
 
+    const BEGIN: Time = Time::from_millis(3_000);
+    const IN_TURN: [u32; 6] = [10_000, 11_000, 12_000, 8_000, 9_000, 13_000];
+
     #[test]
-    fn what_a_tcp_sender_sends_again_overtakes_a_long_queue_of_its_own_flow_and_no_other() {
+    fn what_a_tcp_sender_sends_again_overtakes_a_long_queue_of_its_own_flow_that_a_death_left_behind()
+     {
+        let death = Some(BEGIN + Duration::from_millis(5));
+        assert_eq!(order_after_resending(20, death), IN_TURN);
         assert_eq!(
-            order_after_resending(20),
-            [10_000, 11_000, 12_000, 8_000, 9_000, 13_000]
-        );
-        assert_eq!(
-            order_after_resending(90),
+            order_after_resending(90, death),
             [8_000, 9_000, 10_000, 11_000, 12_000, 13_000]
         );
+        let long_ago = Some(Time::from_millis(1_050));
+        assert_eq!(order_after_resending(90, long_ago), IN_TURN);
+    }
+
+    #[test]
+    fn what_a_tcp_sender_sends_again_waits_its_turn_where_no_path_died() {
+        assert_eq!(order_after_resending(90, None), IN_TURN);
     }
 
     /// Three segments, then two that come again and a new one, all that `wait_ms` later.
-    fn order_after_resending(wait_ms: u64) -> Vec<u32> {
+    fn order_after_resending(wait_ms: u64, death: Option<Time>) -> Vec<u32> {
         let mut b = Bench::new();
+        let later = BEGIN + Duration::from_millis(wait_ms);
+        if let Some(death) = death {
+            b.queue.note_death(death);
+        }
         let segment = |seq: u32| {
             let mut bytes = Vec::new();
             let packet = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).tcp(1, 2, seq, 9);
@@ -403,11 +427,7 @@ mod tests {
             .into_iter()
             .enumerate()
         {
-            let now = if i < 3 {
-                Time::ZERO
-            } else {
-                Time::from_millis(wait_ms)
-            };
+            let now = if i < 3 { BEGIN } else { later };
             let bytes = segment(seq);
             let info = inspect(&bytes).unwrap();
             let admitted = b.flows.admit(now, &info, 1e6).unwrap();
@@ -425,7 +445,7 @@ mod tests {
         }
         let mut out = Vec::new();
         while let Some(popped) = b.queue.pop(
-            Time::from_millis(wait_ms),
+            later,
             &mut b.flows,
             Class::Interactive,
             |_| true,

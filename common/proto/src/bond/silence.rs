@@ -67,8 +67,9 @@ impl Bond {
     }
 
     /// A path is down. Acknowledgements for the others may have been on their way over it, so theirs may be late
-    /// without a fault of their own.
-    pub(super) fn excuse_others(&mut self, now: Time) {
+    /// without a fault of their own, and the queue is what it left behind.
+    pub(super) fn note_death(&mut self, now: Time) {
+        self.queue.note_death(now);
         for path in self.paths.iter_mut().filter(|p| p.health.is_active()) {
             path.health.excuse(now, &path.rtt);
         }

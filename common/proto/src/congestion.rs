@@ -22,7 +22,8 @@
 //!   arrive as fast as they are sent.
 //! * The pace is the estimate, corrected so that a queue of a few milliseconds
 //!   remains. It is this small standing queue that keeps the link busy and the
-//!   estimate true.
+//!   estimate true. While a longer one stands, the estimate is no higher than the most that arrived of late
+//!   (`congestion/carried.rs`).
 //! * A link that drops what exceeds its rate, a policer, never shows a queue. There the losses tell
 //!   (`congestion/loss.rs`): what arrived beside far more than the usual ones, for longer than a burst of them lasts, is its
 //!   rate. What it drops is not learnt as usual.
@@ -34,6 +35,7 @@
 //! below what arrives. A queue then shrinks; when it would be gone and the delay is
 //! still there, the route has become longer and the base is taken anew.
 
+mod carried;
 mod delay;
 mod delivery;
 mod loss;
@@ -45,6 +47,7 @@ mod tests;
 use std::time::Duration;
 
 use crate::time::Time;
+use carried::Carried;
 use delay::Delay;
 use delivery::{Delivery, Rates};
 use loss::{Losses, Share};
@@ -79,6 +82,8 @@ const HASTY_SPAN_US: u64 = 20_000;
 const SCATTERS: f64 = 25.0;
 /// The same on a link that jitters, µs: what arrives in a short span is a matter of luck.
 const NOISY_SPAN_US: u64 = 200_000;
+/// Over how long what a busy link carries is taken at most, µs: less than arrivals are remembered for.
+const SETTLED_MAX_US: u64 = 900_000;
 /// What leaves at once arrives one after the other, milliseconds ([`crate::path`]).
 const TRAIN_MS: f64 = 1.0;
 /// A share of losses in a start that nothing but a rate far below the pace explains: all of the pace used on a link of half
@@ -173,6 +178,7 @@ pub struct RateController {
     /// The base delay before the last restart.
     base_before: Option<u32>,
     busy_since_us: Option<u64>,
+    carried: Carried,
     last_update: Time,
     last_empty: Time,
     drain_until: Time,
@@ -211,6 +217,7 @@ impl RateController {
             delay: Delay::new(Time::ZERO),
             base_before: None,
             busy_since_us: None,
+            carried: Carried::default(),
             last_update: Time::ZERO,
             last_empty: Time::ZERO,
             drain_until: Time::ZERO,
@@ -457,9 +464,19 @@ impl RateController {
             let span = span.max((8e3 * self.packet_ms()) as u64);
             let since = self.busy_since_us.unwrap_or(self.delivery.clock_us());
             if let Some(rates) = self.delivery.rates(span, since) {
+                // Over as long as the correction takes, a packet more or less leaves no more than a packet in the queue.
+                let settled = ((3e6 * rtt) as u64).clamp(span, SETTLED_MAX_US);
+                let whole = self.delivery.rates(settled, since);
+                let whole = whole.filter(|rates| rates.span_s * 1e6 >= settled as f64);
+                let most = self.carried.note(now, whole.map_or(0.0, |r| r.arrived));
+                let jitters = self.is_noisy() || self.delay.is_scattered();
+                let stands = queue > target && most > 0.0 && !jitters;
                 let falls = self.falls_short(&rates) && !self.delay.is_doubtful();
                 if rates.arrived > self.capacity || falls {
                     self.capacity += (rates.arrived - self.capacity) * (dt / settle).min(1.0);
+                } else if stands && most < self.capacity {
+                    // An excess that the correction makes up for: things arrive as fast as they are sent, and too much stands.
+                    self.capacity += (most - self.capacity) * (dt / settle).min(1.0);
                 }
             }
         }

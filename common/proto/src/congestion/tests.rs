@@ -268,3 +268,40 @@ fn what_little_a_path_carried_and_lost_before_it_was_needed_is_no_rate() {
     assert!(c.capacity() >= before);
     assert_eq!(c.phase(), Phase::Startup);
 }
+
+#[test]
+fn an_estimate_that_is_too_high_leaves_no_longer_queue() {
+    for (mbit, delay_ms) in [(50.0, 8), (20.0, 30), (300.0, 5)] {
+        let mut b = Bench::new(mbit * MBIT, delay_ms * 1_000);
+        b.run(4_000);
+        b.c.capacity = 1.1 * mbit * MBIT;
+        b.run(1_500);
+        let mut queues_ms: Vec<f64> = Vec::new();
+        for _ in 0..400 {
+            b.run(5);
+            if b.c.phase == Phase::Cruise {
+                queues_ms.push(b.c.queue_ms());
+            }
+        }
+        queues_ms.sort_unstable_by(f64::total_cmp);
+        let above = queues_ms[queues_ms.len() / 2] - b.c.target_ms(b.rtt_min);
+        // Corrections alone would leave a hundredth for three round trips, and a packet's time besides.
+        let hundredth_ms = 0.01 * 3.0 * (2.0 * delay_ms as f64 + 5.0);
+        assert!(
+            above < hundredth_ms.max(1.0),
+            "{mbit} Mbit/s, {delay_ms} ms: {above:.2} ms"
+        );
+    }
+}
+
+#[test]
+fn a_route_a_little_longer_costs_the_correction_once() {
+    let mut b = Bench::new(50.0 * MBIT, 8_000);
+    b.run(4_000);
+    b.delay_us += 3_500;
+    // The base delay is believed for at most ten seconds more.
+    for second in 0..12 {
+        let share = b.run(1_000);
+        assert!(share > 0.75, "{share} after {second} s");
+    }
+}

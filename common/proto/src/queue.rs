@@ -37,6 +37,10 @@ const OVERTAKES_AFTER: Duration = Duration::from_millis(80);
 /// For how long after a death a queue counts as left behind by it: ten round trips of 200 ms, for which a BBR believes in
 /// the rate of both paths. A window has followed sooner.
 const LEFT_BEHIND: Duration = Duration::from_secs(2);
+/// While a path is about to carry more, a queue may stand for this long: the shortest time after which a TCP sends again
+/// on its own (200 ms in Linux), so what waits is not sent twice. A drop would end a slow start at what there is now, and a
+/// CUBIC would take many seconds from there to what there is a moment later.
+const MORE_TO_COME: Duration = Duration::from_millis(200);
 /// Time of the best path's rate that a flow may take at a stretch. What comes in one stretch is joined into one packet for
 /// the kernel at the far end; packets of many flows in turn would each cost it as much as a joined one. From 120 Mbit/s on
 /// this is more than a packet.
@@ -77,6 +81,7 @@ pub struct Queue {
     stretch: i64,
     outage_end: Time,
     death: Option<Time>,
+    more_to_come: bool,
     marks: Marks,
 }
 
@@ -118,6 +123,11 @@ impl Queue {
     /// Says when something could pass again after nothing could. Patient packets that waited for that count as new.
     pub fn set_outage_end(&mut self, outage_end: Time) {
         self.outage_end = outage_end;
+    }
+
+    /// Says whether a path is about to carry more than it does, on trial or on its way back.
+    pub fn set_more_to_come(&mut self, more_to_come: bool) {
+        self.more_to_come = more_to_come;
     }
 
     /// A path is down: what it carried comes on top of what waits.
@@ -200,7 +210,13 @@ impl Queue {
                 continue;
             }
             let account = (&mut self.bytes, &mut self.marks);
-            let taken = take(flow, now, self.outage_end, account, dropped);
+            let taken = take(
+                flow,
+                now,
+                (self.outage_end, self.more_to_come),
+                account,
+                dropped,
+            );
             if flow.queue.is_empty() {
                 flow.standing = Standing::Out;
                 self.rounds[round].pop_front();
@@ -228,7 +244,7 @@ fn round_of(class: Class) -> usize {
 fn take(
     flow: &mut Flow,
     now: Time,
-    outage_end: Time,
+    (outage_end, more_to_come): (Time, bool),
     (bytes, marks): (&mut usize, &mut Marks),
     dropped: &mut Vec<(QueueDrop, Queued)>,
 ) -> Option<Queued> {
@@ -237,7 +253,12 @@ fn take(
         Class::Interactive => (&codel::THIN, limits::BULK_EXPIRY),
         Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
     };
-    let params = &params.with_patience(flow.reach.patience(now).max(flow.patience));
+    let patience = flow.reach.patience(now).max(flow.patience);
+    let params = &params.with_patience(if more_to_come {
+        patience.max(MORE_TO_COME)
+    } else {
+        patience
+    });
     while let Some(mut queued) = flow.queue.pop_front() {
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();

@@ -62,6 +62,11 @@ impl Bond {
         }
         self.best = self.order.best().map(|v| self.paths[v.index].tag);
         self.queue.set_outage_end(self.outage.end(now));
+        let more_to_come =
+            |p: &Path| p.health.state() == PathState::Returning || p.is_on_trial(now);
+        let adds_up = !matches!(self.modes.bulk, Mode::Redundant | Mode::Handover);
+        self.queue
+            .set_more_to_come(adds_up && self.paths.iter().any(more_to_come));
         self.queue
             .set_rate(self.order.best().map_or(0.0, |v| v.capacity));
         self.choose_span(now);

@@ -245,6 +245,11 @@ impl Flow {
             .max(self.window_bytes as f64 / RATE_WINDOW.as_secs_f64())
     }
 
+    /// How long ago its first packet came.
+    pub fn age(&self, now: Time) -> Duration {
+        now.since(self.began)
+    }
+
     /// The number of its next packet.
     pub fn take_seq(&mut self) -> u64 {
         let seq = self.next_seq;

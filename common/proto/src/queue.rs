@@ -34,13 +34,15 @@ const QUANTUM: i64 = 1_514;
 /// ([`codel::BULK`]) is gone sooner than that costs. That of a BBR after a fall of the rate stays as long as it
 /// remembers the higher one, and each packet dropped from it would make it send the whole queue again.
 const OVERTAKES_AFTER: Duration = Duration::from_millis(80);
-/// For how long after a death a queue counts as left behind by it: ten round trips of 200 ms, for which a BBR believes in
-/// the rate of both paths. A window has followed sooner.
-const LEFT_BEHIND: Duration = Duration::from_secs(2);
-/// While a path is about to carry more, a queue may stand for this long: the shortest time after which a TCP sends again
+/// For how long after a death a queue counts as left behind by it: as long as a BBR remembers the round trip of before,
+/// and until a CUBIC has lost a first packet to the smaller sum.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
+/// While a path is about to carry more, the queue of a flow that began a moment ago may stand for this long: the shortest time after which a TCP sends again
 /// on its own (200 ms in Linux), so what waits is not sent twice. A drop would end a slow start at what there is now, and a
 /// CUBIC would take many seconds from there to what there is a moment later.
 const MORE_TO_COME: Duration = Duration::from_millis(200);
+/// How long a flow may be in slow start: a dozen round trips of 150 ms make any window.
+const SLOW_START_MAX: Duration = Duration::from_secs(2);
 /// Time of the best path's rate that a flow may take at a stretch. What comes in one stretch is joined into one packet for
 /// the kernel at the far end; packets of many flows in turn would each cost it as much as a joined one. From 120 Mbit/s on
 /// this is more than a packet.
@@ -254,7 +256,7 @@ fn take(
         Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
     };
     let patience = flow.reach.patience(now).max(flow.patience);
-    let params = &params.with_patience(if more_to_come {
+    let params = &params.with_patience(if more_to_come && flow.age(now) < SLOW_START_MAX {
         patience.max(MORE_TO_COME)
     } else {
         patience
@@ -410,7 +412,7 @@ mod tests {
         }
     }
 
-    const BEGIN: Time = Time::from_millis(3_000);
+    const BEGIN: Time = Time::from_millis(13_000);
     const IN_TURN: [u32; 6] = [10_000, 11_000, 12_000, 8_000, 9_000, 13_000];
 
     #[test]
@@ -422,7 +424,7 @@ mod tests {
             order_after_resending(90, death),
             [8_000, 9_000, 10_000, 11_000, 12_000, 13_000]
         );
-        let long_ago = Some(Time::from_millis(1_050));
+        let long_ago = Some(Time::from_millis(3_050));
         assert_eq!(order_after_resending(90, long_ago), IN_TURN);
     }
 

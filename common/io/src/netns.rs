@@ -4,6 +4,8 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use crate::netlink::Netlink;
+
 /// The calling thread's stay in a fresh network namespace, which ends with the value.
 pub(crate) struct TestNetns {
     before: File,
@@ -33,6 +35,13 @@ impl TestNetns {
         let file = File::open("/proc/thread-self/ns/net").expect("procfs is mounted");
         NetnsHandle(std::sync::Arc::new(file))
     }
+}
+
+/// Brings up what a fresh namespace has, the loopback interface, and says its index.
+pub(crate) async fn loopback_up(netlink: &Netlink) -> u32 {
+    let lo = netlink.link("lo").await.expect("listed").expect("there");
+    netlink.set_link_up(lo.index, true).await.expect("set up");
+    lo.index
 }
 
 /// A namespace that other threads may join.

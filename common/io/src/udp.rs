@@ -487,7 +487,7 @@ mod tests {
     mod on_linux {
         use super::*;
         use crate::netlink::Netlink;
-        use crate::netns::{TestNetns, root};
+        use crate::netns::{TestNetns, loopback_up, root};
 
         #[tokio::test]
         async fn errors_of_sending_tell_what_to_do() {
@@ -506,13 +506,7 @@ mod tests {
                 "the interface is down"
             );
             let netlink = Netlink::connect().expect("netlink");
-            let lo = netlink
-                .link("lo")
-                .await
-                .expect("listed")
-                .expect("there")
-                .index;
-            netlink.set_link_up(lo, true).await.expect("set up");
+            let lo = loopback_up(&netlink).await;
             assert_eq!(
                 active.send(&transmit(remote, 100, 100), &[0; 100]),
                 Sent::All

@@ -37,9 +37,9 @@ const OVERTAKES_AFTER: Duration = Duration::from_millis(80);
 /// For how long after a death a queue counts as left behind by it: as long as a BBR remembers the round trip of before,
 /// and until a CUBIC has lost a first packet to the smaller sum.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
-/// While a path is about to carry more, the queue of a flow that began a moment ago may stand for this long: the shortest time after which a TCP sends again
-/// on its own (200 ms in Linux), so what waits is not sent twice. A drop would end a slow start at what there is now, and a
-/// CUBIC would take many seconds from there to what there is a moment later.
+/// While a path is about to carry more, the queue of a flow that began a moment ago may stand for this long: the shortest
+/// time after which a TCP sends again on its own (200 ms in Linux), so what waits is not sent twice. A drop would end a
+/// slow start at what there is now, and a CUBIC would take many seconds from there to what there is a moment later.
 const MORE_TO_COME: Duration = Duration::from_millis(200);
 /// How long a flow may be in slow start: a dozen round trips of 150 ms make any window.
 const SLOW_START_MAX: Duration = Duration::from_secs(2);
@@ -255,12 +255,13 @@ fn take(
         Class::Interactive => (&codel::THIN, limits::BULK_EXPIRY),
         Class::Bulk => (&codel::BULK, limits::BULK_EXPIRY),
     };
-    let patience = flow.reach.patience(now).max(flow.patience);
-    let params = &params.with_patience(if more_to_come && flow.age(now) < SLOW_START_MAX {
-        patience.max(MORE_TO_COME)
+    let awaited = if more_to_come && flow.age(now) < SLOW_START_MAX {
+        MORE_TO_COME
     } else {
-        patience
-    });
+        Duration::ZERO
+    };
+    let patience = flow.reach.patience(now).max(flow.patience).max(awaited);
+    let params = &params.with_patience(patience);
     while let Some(mut queued) = flow.queue.pop_front() {
         flow.queue_bytes -= queued.packet.len();
         *bytes -= queued.packet.len();

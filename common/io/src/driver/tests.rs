@@ -15,7 +15,7 @@ use marline_proto::{
 use super::*;
 use crate::key;
 use crate::netlink::{Netlink, Route};
-use crate::netns::{NetnsHandle, TestNetns, root};
+use crate::netns::{NetnsHandle, TestNetns, loopback_up, root};
 use crate::tun::{Offload, TunOptions};
 use crate::udp::{Family, UplinkSocket};
 
@@ -144,13 +144,7 @@ impl Bond {
     async fn up_by(Ways { offload, trains }: Ways) -> Self {
         let outside = TestNetns::enter();
         let netlink = Netlink::connect().expect("netlink");
-        let lo = netlink
-            .link("lo")
-            .await
-            .expect("listed")
-            .expect("there")
-            .index;
-        netlink.set_link_up(lo, true).await.expect("set up");
+        let lo = loopback_up(&netlink).await;
         let listening = ["127.0.0.1:0", "[::1]:0"].map(|address| {
             let socket = UplinkSocket::listen(address.parse().expect("an address"));
             socket.expect("bound").with_trains(trains)

@@ -24,8 +24,7 @@ impl Town {
     async fn up(admitted: usize) -> Self {
         let outside = TestNetns::enter();
         let netlink = Netlink::connect().expect("netlink");
-        let lo = netlink.link("lo").await.expect("listed").expect("there");
-        netlink.set_link_up(lo.index, true).await.expect("set up");
+        loopback_up(&netlink).await;
         let address = "127.0.0.1:0".parse().expect("an address");
         let sockets = UplinkSocket::listen_together(address, 2).expect("bound");
         let listening = sockets[0].local_addr().expect("bound");

@@ -1,6 +1,6 @@
 use super::*;
 use crate::netlink::{Change, RouteKind, Scope};
-use crate::netns::{TestNetns, root};
+use crate::netns::{TestNetns, loopback_up, root};
 use crate::udp::Family;
 
 fn ip(text: &str) -> IpAddr {
@@ -171,14 +171,8 @@ async fn changes_are_told_as_they_happen() {
     }
     let _namespace = TestNetns::enter();
     let netlink = Netlink::connect().expect("netlink is there");
-    let lo = netlink
-        .link("lo")
-        .await
-        .expect("listed")
-        .expect("there")
-        .index;
     let mut watch = Netlink::watch().expect("watching");
-    netlink.set_link_up(lo, true).await.expect("set up");
+    let lo = loopback_up(&netlink).await;
     netlink.set_link_mtu(lo, 9000).await.expect("set");
     netlink
         .add_address(lo, ip("10.9.8.7"), 24)

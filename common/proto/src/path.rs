@@ -101,7 +101,9 @@ pub struct Path {
     pub fit: Fit,
     /// Where HELLO stands.
     pub greeting: Greeting,
-    /// Sessions that began before this one belong to a former life of the peer.
+    /// The life of the other side that greeted over it last, by its boot number.
+    pub life: Option<u64>,
+    /// Sessions that began before this one belong to a former life of the other side.
     pub first_session: Option<u32>,
     /// A new address on trial.
     pub candidate: Option<Candidate>,
@@ -168,6 +170,7 @@ impl Path {
             train: ProbeTrain::default(),
             fit: Fit::default(),
             greeting: Greeting::Idle,
+            life: None,
             first_session: None,
             candidate: None,
             raw: VecDeque::new(),
@@ -193,6 +196,38 @@ impl Path {
             pings: 0,
             trusted_pings: 0,
         }
+    }
+
+    /// The process at the other end was started anew, and is found there: whatever was observed is over. What stays is the
+    /// session, and what this side decided or was told by its own system.
+    pub fn begun_anew(mut self, now: Time, address: Address) -> Self {
+        self.health.forget(now);
+        Path {
+            name: self.name,
+            role: self.role,
+            mtu: self.mtu.begun_anew(headers(address.remote)),
+            health: self.health,
+            life: self.life,
+            first_session: self.first_session,
+            raw: self.raw,
+            initiator: self.initiator,
+            sent_datagrams: self.sent_datagrams,
+            sent_bytes: self.sent_bytes,
+            next_handshake: self.next_handshake,
+            handshake_wait: self.handshake_wait,
+            unanswered: self.unanswered,
+            last_session_tick: self.last_session_tick,
+            pings: self.pings,
+            trusted_pings: self.trusted_pings,
+            ..Path::new(now, self.tag, address, self.session, self.index)
+        }
+    }
+
+    /// Whether a session began before the present life of the other side did.
+    pub fn is_former(&self, session: u32) -> bool {
+        // The low byte counts a path's sessions and wraps.
+        self.first_session
+            .is_some_and(|first| (session as u8).wrapping_sub(first as u8) as i8 <= -1)
     }
 
     /// Begins a handshake now and keeps trying (client).

@@ -81,6 +81,8 @@ pub struct World {
     now: Nanos,
     seed: u64,
     lives: u64,
+    /// By how much the clocks of client and server are ahead of the world's.
+    ahead: [Nanos; 2],
     mtu: u16,
     modes: Modes,
     client: Endpoint,
@@ -106,8 +108,9 @@ impl std::fmt::Debug for World {
     }
 }
 
-fn time(now: Nanos) -> Time {
-    Time::from_nanos(now)
+/// Where what is kept of each side stands.
+fn place(side: Side) -> usize {
+    usize::from(side == Side::Server)
 }
 
 fn seed_bytes(seed: u64, life: u64) -> [u8; 32] {
@@ -140,10 +143,11 @@ impl World {
             now: 0,
             seed,
             lives: 1,
+            ahead: [0, 0],
             mtu: plan.mtu,
             modes: plan.modes,
             client: new_client(plan.modes, plan.mtu, seed_bytes(seed, 0)),
-            server: new_server(plan.mtu, seed_bytes(seed, 1), 0),
+            server: new_server(plan.mtu, seed_bytes(seed, 1), Time::ZERO),
             totals: Default::default(),
             uplinks: uplinks
                 .map(|(id, spec)| Uplink::new(id, spec, &root))
@@ -170,6 +174,11 @@ impl World {
     /// The time.
     pub fn now(&self) -> Nanos {
         self.now
+    }
+
+    /// What the clock of this side's process shows.
+    fn clock(&self, side: Side) -> Time {
+        Time::from_nanos(self.now + self.ahead[place(side)])
     }
 
     /// The traffic and what it got.
@@ -200,14 +209,14 @@ impl World {
     /// What an endpoint says of itself now.
     pub fn snapshot(&self, side: Side) -> Snapshot {
         match side {
-            Side::Client => self.client.snapshot(time(self.now), &Detail::Flows),
-            Side::Server => self.server.snapshot(time(self.now), &Detail::Flows),
+            Side::Client => self.client.snapshot(self.clock(side), &Detail::Flows),
+            Side::Server => self.server.snapshot(self.clock(side), &Detail::Flows),
         }
     }
 
     /// What an endpoint counted, over all its lives.
     pub fn totals(&self, side: Side) -> Totals {
-        let mut totals = self.totals[usize::from(side == Side::Server)].clone();
+        let mut totals = self.totals[place(side)].clone();
         totals.add(&self.snapshot(side));
         totals
     }
@@ -313,7 +322,9 @@ impl World {
     }
 
     fn next_deadline(&mut self) -> Option<Nanos> {
-        let core = |due: Option<(Time, _)>| due.map(|(at, _)| at.as_nanos());
+        let core = |side, due: Option<(Time, _)>| {
+            due.map(|(at, _)| at.as_nanos().saturating_sub(self.ahead[place(side)]))
+        };
         let links = self.uplinks.iter();
         let arrival = links
             .flat_map(|uplink| [uplink.up.next_deadline(), uplink.down.next_deadline()])
@@ -321,14 +332,14 @@ impl World {
             .min();
         let client = match self.asleep_until {
             Some(until) => Some(until),
-            None => core(self.client.poll_timeout()),
+            None => core(Side::Client, self.client.poll_timeout()),
         };
         [
             self.events.front().map(|(at, _)| *at),
             arrival,
             self.traffic.next_deadline(),
             client,
-            core(self.server.poll_timeout()),
+            core(Side::Server, self.server.poll_timeout()),
             Some(self.next_sample),
         ]
         .into_iter()
@@ -357,20 +368,13 @@ impl World {
             }
         }
         self.traffic.handle_timeout(now);
-        if self.asleep_until.is_none()
-            && self
-                .client
-                .poll_timeout()
-                .is_some_and(|(due, _)| due <= time(now))
-        {
-            self.client.handle_timeout(time(now));
-        }
-        if self
-            .server
-            .poll_timeout()
-            .is_some_and(|(due, _)| due <= time(now))
-        {
-            self.server.handle_timeout(time(now));
+        for side in [Side::Client, Side::Server] {
+            let (clock, sleeps) = (self.clock(side), self.asleep_until.is_some());
+            let endpoint = self.endpoint(side);
+            let due = endpoint.poll_timeout().is_some_and(|(at, _)| at <= clock);
+            if due && !(sleeps && side == Side::Client) {
+                endpoint.handle_timeout(clock);
+            }
         }
         self.drain();
         if now >= self.next_sample {
@@ -400,14 +404,14 @@ impl World {
     }
 
     fn enter_tunnel(&mut self, from: Side, packet: &[u8]) {
-        let endpoint = match from {
-            Side::Client if self.asleep_until.is_some() => return,
-            Side::Client => &mut self.client,
-            Side::Server => &mut self.server,
-        };
+        if from == Side::Client && self.asleep_until.is_some() {
+            return;
+        }
+        let clock = self.clock(from);
+        let endpoint = self.endpoint(from);
         let mut buffer = endpoint.buffer();
         buffer.fill_from(packet);
-        endpoint.handle_packet(time(self.now), buffer);
+        endpoint.handle_packet(clock, buffer);
     }
 
     fn endpoint(&mut self, side: Side) -> &mut Endpoint {
@@ -418,12 +422,12 @@ impl World {
     }
 
     fn drain_endpoint(&mut self, side: Side) -> bool {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(side));
         let mut moved = false;
         let mut run = std::mem::take(&mut self.scratch);
-        while let Some(transmit) =
-            self.endpoint(side)
-                .poll_transmit(time(now), &mut run, MAX_SEGMENTS)
+        while let Some(transmit) = self
+            .endpoint(side)
+            .poll_transmit(clock, &mut run, MAX_SEGMENTS)
         {
             moved = true;
             for datagram in run[..transmit.len].chunks(transmit.segment_len) {
@@ -442,7 +446,7 @@ impl World {
             moved = true;
             let name = format!("{news:?}");
             let name = name.split([' ', '{']).next().unwrap_or_default().to_owned();
-            let totals = &mut self.totals[usize::from(side == Side::Server)];
+            let totals = &mut self.totals[place(side)];
             *totals.events.entry(name).or_default() += 1;
             self.news.push((now, side, news));
         }
@@ -472,7 +476,8 @@ impl World {
             return;
         };
         if !uplink.carrier {
-            self.client.handle_send_failed(time(now), socket, remote);
+            let clock = self.clock(Side::Client);
+            self.client.handle_send_failed(clock, socket, remote);
             return;
         }
         let from = match &mut uplink.nat {
@@ -525,8 +530,8 @@ impl World {
             remote: datagram.from,
             local: Some(datagram.to.ip()),
         };
-        self.server
-            .handle_datagram(time(self.now), arrival, &datagram.bytes);
+        let clock = self.clock(Side::Server);
+        self.server.handle_datagram(clock, arrival, &datagram.bytes);
     }
 
     fn arrive_at_client(&mut self, index: usize, datagram: &Datagram) {
@@ -542,13 +547,14 @@ impl World {
                 remote: datagram.from,
                 local: Some(uplink.local.ip()),
             };
-            self.client
-                .handle_datagram(time(self.now), arrival, &datagram.bytes);
+            let clock = self.clock(Side::Client);
+            self.client.handle_datagram(clock, arrival, &datagram.bytes);
         }
     }
 
     fn tell_client(&mut self, command: Command) {
-        self.client.handle_command(time(self.now), command);
+        self.client
+            .handle_command(self.clock(Side::Client), command);
     }
 
     /// Opens a new socket on an uplink and tells the client.
@@ -574,23 +580,34 @@ impl World {
     fn restart_server(&mut self) {
         let snapshot = self.snapshot(Side::Server);
         self.totals[1].add(&snapshot);
-        self.lives += 1;
-        self.server = new_server(self.mtu, seed_bytes(self.seed, self.lives), self.now);
+        let seed = self.new_life(Side::Server);
+        self.server = new_server(self.mtu, seed, self.clock(Side::Server));
         self.forgotten();
     }
 
     fn restart_client(&mut self) {
         let snapshot = self.snapshot(Side::Client);
         self.totals[0].add(&snapshot);
-        self.lives += 1;
-        let seed = seed_bytes(self.seed, self.lives);
+        let seed = self.new_life(Side::Client);
         self.client = new_client(self.modes, self.mtu, seed);
-        for index in 0..self.uplinks.len() {
+        // Nobody promises the order in which a new process finds its uplinks.
+        for index in (0..self.uplinks.len()).rev() {
             if self.uplinks[index].present {
                 self.add_uplink(index);
             }
         }
         self.forgotten();
+    }
+
+    /// The seed of a process that starts anew, whose clock has another origin. It is ahead of that of the process before,
+    /// or its handshakes would be taken for old ones; real ones are stamped by the clock on the wall.
+    fn new_life(&mut self, side: Side) -> [u8; 32] {
+        /// Any difference of two clocks that the wire can tell: 32 bits of microseconds.
+        const ORIGINS: Nanos = (1 << 32) * 1_000;
+        self.lives += 1;
+        let mut rng = Rng::new(self.seed).fork(!self.lives);
+        self.ahead[place(side)] += rng.below(ORIGINS);
+        seed_bytes(self.seed, self.lives)
     }
 
     fn forgotten(&mut self) {
@@ -626,7 +643,8 @@ impl World {
                     remote: from,
                     local: Some(to.ip()),
                 };
-                self.client.handle_datagram(time(self.now), arrival, &bytes);
+                let clock = self.clock(Side::Client);
+                self.client.handle_datagram(clock, arrival, &bytes);
             }
         }
     }
@@ -780,7 +798,7 @@ fn new_client(modes: Modes, mtu: u16, seed: [u8; 32]) -> Endpoint {
     Endpoint::client_for_test(config, seed)
 }
 
-fn new_server(mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
+fn new_server(mtu: u16, seed: [u8; 32], now: Time) -> Endpoint {
     let config = ServerConfig {
         secret: SERVER_SECRET,
         mtu,
@@ -792,6 +810,6 @@ fn new_server(mtu: u16, seed: [u8; 32], now: Nanos) -> Endpoint {
         v4: Some(CLIENT_V4),
         v6: Some(CLIENT_V6),
     };
-    server.handle_command(time(now), Command::AddPeer(peer));
+    server.handle_command(now, Command::AddPeer(peer));
     server
 }

@@ -5,6 +5,11 @@
 //! boot number means that the other side has forgotten every flow, so both
 //! begin at zero; without it a restarted server would wait for numbers that
 //! never come.
+//!
+//! What was observed of a path is over as well, on both ends. It was told by the other side's clock and by its counts,
+//! which have begun anew. And tags begin at 0 with each of the client's lives, so what is called 1 now may be another
+//! network than what was called so before. A path keeps nothing but its session, and what one life says is
+//! believed only when it has greeted over the path: what a former one sent may still be on its way.
 
 use super::{Bond, Context, Side};
 use crate::event::{Event, PathReason};
@@ -47,13 +52,70 @@ impl Bond {
         };
     }
 
+    /// Before a HELLO or its answer is noted with its path: if another life of the other side speaks than the one that
+    /// greeted over the path before, the path begins anew.
+    pub(super) fn note_life(
+        &mut self,
+        now: Time,
+        index: usize,
+        arrival: Arrival,
+        number: Number,
+        control: &Control,
+        ctx: &mut Context<'_>,
+    ) {
+        let (Control::Hello(hello) | Control::HelloAck(hello)) = control else {
+            return;
+        };
+        let path = &self.paths[index];
+        let for_us = matches!(control, Control::Hello(_)) == (self.side == Side::Server)
+            && hello.version == VERSION
+            && hello.path == path.tag;
+        if !for_us || path.life == Some(hello.boot) || path.is_former(number.session) {
+            return;
+        }
+        if self.side == Side::Server && self.peer_boot.is_none() {
+            super::news(
+                ctx.events,
+                Event::PeerSeen {
+                    peer: self.peer.public,
+                },
+            );
+        }
+        if self.peer_boot.is_some_and(|boot| boot != hello.boot) {
+            self.peer_restarted(now, index, ctx);
+        }
+        self.peer_boot = Some(hello.boot);
+        if self.paths[index].life.is_some() {
+            let address = match self.side {
+                Side::Client => self.paths[index].address,
+                Side::Server => Address::from(arrival),
+            };
+            self.begin_path_anew(now, index, address);
+        }
+        let path = &mut self.paths[index];
+        path.life = Some(hello.boot);
+        path.first_session = Some(number.session);
+    }
+
+    /// Forgets what was observed of a path.
+    pub(super) fn begin_path_anew(&mut self, now: Time, index: usize, address: Address) {
+        let path = self.paths.remove(index);
+        self.paths.insert(index, path.begun_anew(now, address));
+    }
+
+    /// Whether a message on a path may come from a former life of the other side.
+    pub(super) fn is_former(&self, index: usize, number: Number) -> bool {
+        let path = &self.paths[index];
+        let greeted_before = path.life.is_some() && path.life != self.peer_boot;
+        greeted_before || path.is_former(number.session)
+    }
+
     /// Server: a client introduces a path.
     pub(super) fn handle_hello(
         &mut self,
         now: Time,
         index: usize,
         arrival: Arrival,
-        number: Number,
         hello: Hello,
         ctx: &mut Context<'_>,
     ) {
@@ -67,21 +129,6 @@ impl Bond {
         }
         if hello.path != self.paths[index].tag {
             return self.drop_packet("hello_other_path");
-        }
-        if self.peer_boot.is_none() {
-            super::news(
-                ctx.events,
-                Event::PeerSeen {
-                    peer: self.peer.public,
-                },
-            );
-        }
-        if self.peer_boot != Some(hello.boot) {
-            if self.peer_boot.is_some() {
-                self.peer_restarted(now, index, ctx);
-            }
-            self.peer_boot = Some(hello.boot);
-            self.paths[index].first_session = Some(number.session);
         }
         self.modes = hello.modes;
         self.agree(index, &hello);
@@ -102,7 +149,6 @@ impl Bond {
         &mut self,
         now: Time,
         index: usize,
-        number: Number,
         hello: Hello,
         ctx: &mut Context<'_>,
     ) {
@@ -111,13 +157,6 @@ impl Bond {
         }
         if self.side != Side::Client || hello.path != self.paths[index].tag {
             return self.drop_packet("hello_unexpected");
-        }
-        if self.peer_boot != Some(hello.boot) {
-            if self.peer_boot.is_some() {
-                self.peer_restarted(now, index, ctx);
-            }
-            self.peer_boot = Some(hello.boot);
-            self.paths[index].first_session = Some(number.session);
         }
         let offered = self.own_fit();
         self.agree(index, &hello);

@@ -96,7 +96,8 @@ impl Bond {
                     eliciting: false,
                 };
                 let newest = self.is_newest(index, number);
-                if self.paths[index].received.on_received(now, incoming) && newest {
+                let former = self.is_former(index, number);
+                if !former && self.paths[index].received.on_received(now, incoming) && newest {
                     self.watch_address(now, index, arrival);
                 }
             }
@@ -146,7 +147,14 @@ impl Bond {
             frame,
             Frame::Data(..) | Frame::Squeezed(..) | Frame::Half(_)
         );
-        if is_data && !self.accepts(index, number) {
+        if let Frame::Control(control) = &frame {
+            self.note_life(now, index, arrival, number, control, ctx);
+        }
+        if self.is_former(index, number) {
+            self.drop_packet("datagram_former_life");
+            return ctx.pool.put(buf);
+        }
+        if is_data && !self.paths[index].greeting.is_done() {
             // Not noted, so not acknowledged: it is sent again, and by then we know each other.
             self.drop_packet("data_before_hello");
             return ctx.pool.put(buf);
@@ -185,7 +193,7 @@ impl Bond {
                 ctx.pool.put(buf);
             }
             Frame::Control(control) => {
-                self.handle_control(now, index, arrival, number, control, ctx);
+                self.handle_control(now, index, arrival, control, ctx);
                 ctx.pool.put(buf);
             }
             Frame::Probe(probe) => {
@@ -265,16 +273,6 @@ impl Bond {
     fn is_newest(&self, index: usize, number: Number) -> bool {
         let latest = self.paths[index].received.latest();
         latest.is_none_or(|(s, n)| s != number.session || number.counter > n)
-    }
-
-    /// Whether data of this session belongs to the present life of the peer.
-    fn accepts(&self, index: usize, number: Number) -> bool {
-        let path = &self.paths[index];
-        // The low byte counts a path's sessions and wraps.
-        let former = path
-            .first_session
-            .is_some_and(|first| (number.session as u8).wrapping_sub(first as u8) as i8 <= -1);
-        path.greeting.is_done() && !former
     }
 
     fn handle_data(
@@ -392,13 +390,12 @@ impl Bond {
         now: Time,
         index: usize,
         arrival: Arrival,
-        number: Number,
         control: Control,
         ctx: &mut Context<'_>,
     ) {
         match control {
-            Control::Hello(hello) => self.handle_hello(now, index, arrival, number, hello, ctx),
-            Control::HelloAck(hello) => self.handle_hello_ack(now, index, number, hello, ctx),
+            Control::Hello(hello) => self.handle_hello(now, index, arrival, hello, ctx),
+            Control::HelloAck(hello) => self.handle_hello_ack(now, index, hello, ctx),
             Control::PathChallenge(token) => {
                 let answer = MessageContent::Control(Control::PathResponse(token));
                 self.paths[index].say(answer);
@@ -516,8 +513,8 @@ impl Bond {
             if i == index {
                 continue;
             }
+            self.begin_path_anew(now, i, self.paths[i].address);
             let path = &mut self.paths[i];
-            path.greeting = Greeting::Idle;
             let tag = path.tag;
             let change = path.health.disconnected(now, PathReason::SessionLost);
             if path.initiator {

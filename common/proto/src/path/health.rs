@@ -153,6 +153,17 @@ impl Health {
         }
     }
 
+    /// What it showed so far was shown by another process at the other end, perhaps over another network. Only its state
+    /// stays.
+    pub fn forget(&mut self, now: Time) {
+        *self = Health {
+            state: self.state,
+            reason: self.reason,
+            since: self.since,
+            ..Health::new(now)
+        };
+    }
+
     /// Its state.
     pub fn state(&self) -> PathState {
         self.state

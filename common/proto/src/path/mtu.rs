@@ -102,6 +102,14 @@ impl PathMtu {
         }
     }
 
+    /// Nothing is known any more but what this side's system said; the IP and UDP headers have so many bytes now.
+    pub fn begun_anew(&self, headers: usize) -> Self {
+        PathMtu {
+            interface: self.interface,
+            ..PathMtu::new(headers)
+        }
+    }
+
     /// The interface takes IP packets of so many bytes.
     pub fn limit(&mut self, interface_mtu: u16) {
         self.interface = usize::from(interface_mtu).saturating_sub(self.headers);

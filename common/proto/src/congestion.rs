@@ -255,16 +255,20 @@ impl RateController {
     /// would fill the link's queue instead of asking for the other paths, and an inner BBR that began so stays on this
     /// one.
     ///
-    /// An upper bound far above the lower one is made of jitter, and then it may be anything.
+    /// An upper bound far above the lower one is made of jitter, and then it may be anything. What a restart left is younger
+    /// than any bounds.
     pub fn suppose(&mut self, low: f64, high: f64, scatter_ms: f64) {
         if self.phase == Phase::Startup && self.capacity > 0.0 {
+            self.delay.expect_scatter(scatter_ms);
+            if self.remembers {
+                return;
+            }
             let mut supposed = self.capacity.max(low / STARTUP_GAIN);
             if high < SURE * low {
                 supposed = supposed.min(high / STARTUP_GAIN);
             }
             self.capacity = supposed.max(self.seen).max(FLOOR);
             self.pace = self.capacity * STARTUP_GAIN;
-            self.delay.expect_scatter(scatter_ms);
         }
     }
 

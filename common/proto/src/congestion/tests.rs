@@ -295,6 +295,29 @@ fn an_estimate_that_is_too_high_leaves_no_longer_queue() {
 }
 
 #[test]
+fn half_of_what_a_path_carried_is_no_more_replaced_by_the_guess_with_which_it_began() {
+    let mut rate = RateController::new();
+    rate.begin(Time::ZERO, Duration::from_millis(20));
+    rate.suppose(6e6, 6.2e6, 0.0);
+    assert_eq!(rate.capacity(), 3e6);
+    // Since then the link has become slower, and was found to be.
+    rate.phase = Phase::Cruise;
+    rate.capacity = 1.2e6;
+    rate.restart(Time::from_millis(5_000));
+    rate.suppose(6e6, 6.2e6, 0.0);
+    assert_eq!((rate.capacity(), rate.pace()), (0.6e6, 0.6e6));
+}
+
+#[test]
+fn what_a_link_carried_before_an_outage_says_nothing_of_it_afterwards() {
+    let mut rate = RateController::new();
+    rate.begin(Time::ZERO, Duration::from_millis(20));
+    rate.carried.note(Time::from_millis(4_900), 5e6);
+    rate.restart(Time::from_millis(5_000));
+    assert_eq!(rate.carried.note(Time::from_millis(5_010), 1e6), 1e6);
+}
+
+#[test]
 fn a_route_a_little_longer_costs_the_correction_once() {
     let mut b = Bench::new(50.0 * MBIT, 8_000);
     b.run(4_000);

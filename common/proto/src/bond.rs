@@ -4,7 +4,10 @@
 //! sides live in files of their own:
 //!
 //! * [`order`]: which paths there are for whom, as of now;
-//! * [`transmit`]: what is sent next, and over which path;
+//! * [`transmit`]: what is sent next;
+//! * [`acks`]: when an acknowledgement is sent, and over which path;
+//! * [`pick`]: which packet leaves next, and over which path;
+//! * [`seal`]: a chosen packet becomes a datagram;
 //! * [`copies`]: what is sent twice;
 //! * [`trial`]: copies that find the rate of a path;
 //! * [`receive`]: what a datagram means;
@@ -17,13 +20,16 @@
 //! A packet that comes from the TUN is only sorted and queued here. It gets a
 //! path in `poll_transmit`, when that path can take it.
 
+mod acks;
 mod copies;
 mod greet;
 mod order;
 mod overflow;
+mod pick;
 mod picture;
 mod receive;
 mod rest;
+mod seal;
 mod silence;
 mod sizes;
 mod transmit;
@@ -55,8 +61,8 @@ use crate::store::{PacketKey, Store};
 use crate::tiers::Tiers;
 use crate::time::Time;
 use copies::Copies;
+use pick::Pick;
 use silence::Outage;
-use transmit::Pick;
 use trial::Recent;
 
 /// A silent path of a client that does not come back is forgotten by the server.

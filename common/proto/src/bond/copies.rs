@@ -31,7 +31,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Bond;
-use super::transmit::Pick;
+use super::pick::Pick;
 use crate::classify::{Class, THIN_RATE, Worth};
 use crate::config::{Mode, Role};
 use crate::flow::Flow;

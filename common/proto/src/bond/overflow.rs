@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::transmit::Pick;
+use super::pick::Pick;
 use super::{Bond, Context};
 use crate::classify::Class;
 use crate::flow::Flow;

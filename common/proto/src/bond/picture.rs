@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use super::transmit::asks;
+use super::pick::asks;
 use super::{Bond, Side};
 use crate::classify::Class;
 use crate::flow::Flow;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::Bond;
-use super::transmit::{Pick, wants_more};
+use super::pick::{Pick, wants_more};
 use crate::classify::Class;
 use crate::limits;
 use crate::store::PacketKey;

@@ -1,0 +1,115 @@
+//! A path's session: how it comes to be, is renewed, and ends.
+//!
+//! The client alone starts handshakes. One that is not answered is tried again at growing intervals, and after some of them
+//! under another tag: the server may remember the path of this one from a life whose clock was ahead.
+
+use std::time::Duration;
+
+use super::{Change, Greeting, Path};
+use crate::event::PathReason;
+use crate::session::{HANDSHAKE_MAX, Session};
+use crate::time::Time;
+
+/// Shortest wait for the answer to a HELLO.
+const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
+/// First and longest wait before a handshake or HELLO is tried again.
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Initiations of a new path that go unanswered before it takes another tag: those that come at growing intervals. A
+/// round trip of two seconds is behind them by then.
+const INITIATIONS_PER_TAG: u8 = 4;
+/// How old the session's own clock may be when something is sent or arrives: far less than the shortest of its timers, a second.
+const SESSION_CLOCK: Duration = Duration::from_millis(250);
+
+impl Path {
+    /// Begins a handshake now and keeps trying (client).
+    pub fn start_handshake(&mut self, now: Time) {
+        self.next_handshake = Some(now);
+        self.handshake_wait = RETRY_MIN;
+    }
+
+    /// The handshake is done.
+    pub fn handshake_done(&mut self) {
+        self.next_handshake = None;
+        self.handshake_wait = RETRY_MIN;
+        self.unanswered = None;
+    }
+
+    /// Whether nobody ever answered on this path and the next attempt, which is due, should be made under another tag: the
+    /// server may remember the path of that tag from a former life of ours, whose clock was ahead of ours, and refuse
+    /// handshakes that seem older than its last one.
+    pub fn wants_other_tag(&self, now: Time) -> bool {
+        let due = self.next_handshake.is_some_and(|at| at <= now);
+        due && self.unanswered.is_some_and(|n| n >= INITIATIONS_PER_TAG)
+    }
+
+    /// Goes on under another tag, with a session that is as new. Returns the index that is free now.
+    pub fn take_tag(&mut self, tag: u8, session: Session, index: u32) -> u32 {
+        self.tag = tag;
+        self.session = session;
+        self.unanswered = Some(0);
+        std::mem::replace(&mut self.index, index)
+    }
+
+    /// Lets the session's timers run, unless they just did. To be called before anything is sealed or opened: the session
+    /// notes all times by the clock that this sets, and keys that are too old are gone afterwards.
+    pub fn tick_session(&mut self, now: Time) -> Option<Change> {
+        if now.since(self.last_session_tick) < SESSION_CLOCK {
+            return None;
+        }
+        self.last_session_tick = now;
+        let was = self.session.is_established();
+        let mut out = [0; HANDSHAKE_MAX];
+        let tick = self.session.tick(now, &mut out);
+        // A responder's session may ask for a handshake too; ours never starts one.
+        if let Some(len) = tick.send.filter(|_| self.initiator || out[0] == 4) {
+            self.raw.push_back((out[..len].to_vec(), None));
+        }
+        if !was || tick.established {
+            return None;
+        }
+        self.greeting = Greeting::Idle;
+        if self.initiator {
+            self.start_handshake(now);
+        }
+        self.health.disconnected(now, PathReason::SessionLost)
+    }
+
+    /// Makes the attempt that is due, if one is.
+    pub(super) fn shake_hands(&mut self, now: Time, scratch: &mut [u8]) {
+        if self.session_is_old(now) && self.next_handshake.is_none() {
+            self.start_handshake(now);
+        }
+        if self.next_handshake.is_some_and(|at| at <= now) {
+            self.next_handshake = Some(now + self.handshake_wait);
+            self.handshake_wait = (self.handshake_wait * 2).min(RETRY_MAX);
+            self.initiate(now, scratch);
+        }
+    }
+
+    /// An idle bond sends nothing that would renew its session, and is to be reachable all the same.
+    fn session_is_old(&self, now: Time) -> bool {
+        /// Below the three minutes after which a session is no longer accepted, by time for some attempts.
+        const OLD: Duration = Duration::from_secs(165);
+        self.initiator && self.session.age(now).is_some_and(|age| age >= OLD)
+    }
+
+    fn initiate(&mut self, now: Time, scratch: &mut [u8]) {
+        if let Some(len) = self.session.initiate(now, scratch) {
+            self.unanswered = self.unanswered.map(|n| n.saturating_add(1));
+            // Only the latest can be answered.
+            self.raw.retain(|(d, _)| d.first() != Some(&1));
+            self.raw.push_back((scratch[..len].to_vec(), None));
+        }
+    }
+
+    /// How long to wait for the answer to a HELLO.
+    pub fn greeting_wait(&self) -> Duration {
+        // Never nothing: over a wire without delay it would be said again and again at once.
+        if self.rtt.is_known() {
+            (self.rtt.smoothed() * 2).max(GREETING_WAIT_MIN)
+        } else {
+            RETRY_MIN
+        }
+    }
+}

@@ -182,7 +182,14 @@ impl Flow {
                 self.lead = Lead::default();
             } else if stream && self.steady.is_none() {
                 self.follow_lead(now, prospect, led);
+            } else if self.steady == Some(FlowReason::Led)
+                && self.lead.missed(now, self.rate, prospect)
+            {
+                self.steady = None;
             }
+        }
+        if self.steady.is_none() && self.lead.leaps(now, prospect) {
+            self.arrive(prospect, led);
         }
         self.window_bytes += len;
         // A flow that already sent more in this window than it used to is
@@ -208,13 +215,18 @@ impl Flow {
     /// Leads a stream that fills its best path a step farther, when it is time to.
     fn follow_lead(&mut self, now: Time, prospect: &Prospect, led: &mut Led) {
         let led_before = !self.lead.latency().is_zero();
-        let arrived = self.lead.note_rate(now, self.rate, prospect);
+        let arrived = self.lead.note_rate(now, self.began, self.rate, prospect);
         led.flows += u64::from(!led_before && !self.lead.latency().is_zero());
         if arrived {
-            led.arrived += 1;
-            self.steady = Some(FlowReason::Led);
-            self.latency_max = prospect.latency_max();
+            self.arrive(prospect, led);
         }
+    }
+
+    /// It is on the whole set from now on.
+    fn arrive(&mut self, prospect: &Prospect, led: &mut Led) {
+        led.arrived += 1;
+        self.steady = Some(FlowReason::Led);
+        self.latency_max = prospect.latency_max();
     }
 
     /// How long after the lowest delay a packet is released that was sent as one of a steady flow or not.

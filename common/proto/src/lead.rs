@@ -11,6 +11,13 @@
 //! gets a constant latency in steps, until the whole set ([`crate::span`]) is within it. Then it
 //! is a flow of that set like any other.
 //!
+//! At one moment the whole way fits into a single step: when the sender forgets. It then takes the next round trip that it
+//! sees for the shortest, however long that is, and sends next to nothing for 200 ms anyhow to look for a shorter one. What is
+//! shorter must not come any more by then, and must not be missing for long before, as the window is still the small one.
+//! We know that moment for a **young flow**: the shortest round trip is that of its first, smallest packets on empty
+//! paths, and they are forgotten ten seconds after them. So just before that it **leaps**. Whether it landed shows soon: a sender that
+//! still believes the short round trip is starved, and the flow goes back to the steps.
+//!
 //! The price is latency, and only a stream that asks for all of its best path pays it. One that
 //! already gets nearly all that there is, as CUBIC does whose queue reached the far paths, is left
 //! alone.
@@ -32,6 +39,16 @@ const WORTH: f64 = 1.1;
 /// The time for which a BBR believes its shortest round trip, and in which it then looks for the next: 10 s and 200 ms
 /// with a few round trips (Linux, `bbr_min_rtt_win_sec` and `bbr_probe_rtt_mode_ms`).
 const REMEMBERED_FOR: Duration = Duration::from_millis(10_500);
+/// How long after its first packet a sender believes the round trip of that at least (`bbr_min_rtt_win_sec`; the ten seconds begin when
+/// the packet was answered).
+const BELIEVED_FOR: Duration = Duration::from_secs(10);
+/// How much earlier a leap is taken, on top of the round trip by which its sender's ten seconds end later than ours: for what is under
+/// way over the near paths ([`crate::reach::NEAR_MS`]) and the 25 ms for which acknowledgements may wait.
+const LEAPS_BEFORE: Duration = Duration::from_millis(60);
+/// When a leap must have landed: what is left of the ten seconds and the look for a shorter round trip, and round trips of the set, a few
+/// for that look and the others for the window to grow to it. After twelve also a BBR that missed has forgotten its rate (ten rounds).
+const LANDS_AFTER: Duration = Duration::from_millis(500);
+const LANDS_IN: u32 = 12;
 /// By how much a round trip may grow in a step: less than twofold, with room for a queue.
 const STEP: f64 = 1.8;
 
@@ -54,6 +71,25 @@ impl Prospect {
     pub fn latency_max(&self) -> Duration {
         self.latency + (self.latency + self.rtt) / 2
     }
+
+    /// Whether there is a set, and it carries more by enough than a flow of this rate gets.
+    fn gains(&self, rate: f64) -> bool {
+        !self.latency.is_zero() && rate * WORTH <= self.carries
+    }
+}
+
+/// The one step over all of the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+enum Leap {
+    /// It has not filled its path for long enough yet.
+    #[default]
+    Ahead,
+    /// It is to be taken then.
+    At(Time),
+    /// It was taken then, and has yet to land.
+    Taken(Time),
+    /// It landed or missed, or the flow was too old.
+    Past,
 }
 
 /// How far a flow has been led.
@@ -61,6 +97,7 @@ impl Prospect {
 pub struct Lead {
     latency: Duration,
     step: Option<Time>,
+    leap: Leap,
     filled: u8,
     /// Of the windows in which it filled its path. It begins at nothing and comes near a rate that stands still in six
     /// seconds; with the windows of [`LASTS`] that is eight until the first step.
@@ -73,9 +110,9 @@ impl Lead {
         self.latency
     }
 
-    /// A stream had this rate for a window of half a second, bytes per second. Says whether all of the set is within
+    /// A stream that began then had this rate for a window of half a second, bytes per second. Says whether all of the set is within
     /// its latency now.
-    pub fn note_rate(&mut self, now: Time, rate: f64, prospect: &Prospect) -> bool {
+    pub fn note_rate(&mut self, now: Time, began: Time, rate: f64, prospect: &Prospect) -> bool {
         let fills = rate >= FILLS * prospect.best;
         let grows = rate > GROWS * self.usual;
         if fills {
@@ -90,14 +127,41 @@ impl Lead {
         let rests = self
             .step
             .is_some_and(|step| now.since(step) < REMEMBERED_FOR);
-        let nowhere = prospect.latency.is_zero() || rate * WORTH > prospect.carries;
-        if self.filled < LASTS || rests || nowhere {
+        if self.filled < LASTS || rests || !prospect.gains(rate) {
             return false;
+        }
+        if self.leap == Leap::Ahead {
+            let at = began + (BELIEVED_FOR - LEAPS_BEFORE);
+            self.leap = if at > now { Leap::At(at) } else { Leap::Past };
         }
         let longest = (prospect.rtt + self.latency).mul_f64(STEP) - prospect.rtt;
         self.latency = longest.min(prospect.latency);
         self.step = Some(now);
         self.latency == prospect.latency
+    }
+
+    /// Whether it is time for the leap, and it still goes somewhere.
+    pub fn leaps(&mut self, now: Time, prospect: &Prospect) -> bool {
+        if !matches!(self.leap, Leap::At(at) if now >= at) {
+            return false;
+        }
+        let leaps = self.filled >= LASTS && prospect.gains(self.usual);
+        self.leap = if leaps { Leap::Taken(now) } else { Leap::Past };
+        leaps
+    }
+
+    /// A flow that may have leapt had this rate for a window, bytes per second. Says whether the leap missed.
+    pub fn missed(&mut self, now: Time, rate: f64, prospect: &Prospect) -> bool {
+        let Leap::Taken(at) = self.leap else {
+            return false;
+        };
+        let round_trip = prospect.rtt + prospect.latency;
+        if now.since(at) < LANDS_AFTER + LANDS_IN * round_trip {
+            return false;
+        }
+        // The next step counts from what was before.
+        self.leap = Leap::Past;
+        rate < FILLS * self.usual
     }
 }
 
@@ -122,7 +186,7 @@ mod tests {
         let (mut lead, mut steps) = (Lead::default(), Vec::new());
         for (window, rate) in (1..).zip(rates) {
             let (before, ms) = (lead.latency(), window * WINDOW_MS);
-            let arrived = lead.note_rate(Time::from_millis(ms), rate, &prospect());
+            let arrived = lead.note_rate(Time::from_millis(ms), Time::ZERO, rate, &prospect());
             if lead.latency() != before {
                 steps.push((ms, lead.latency()));
             }
@@ -168,7 +232,7 @@ mod tests {
         let mut lead = Lead::default();
         for window in 1..100 {
             let now = Time::from_millis(window * WINDOW_MS);
-            assert!(!lead.note_rate(now, 40.0, &alone));
+            assert!(!lead.note_rate(now, Time::ZERO, 40.0, &alone));
         }
     }
 
@@ -176,6 +240,57 @@ mod tests {
     fn a_flow_that_still_grows_is_left_alone() {
         let growing = (0..12).map(|i| 35.0 * 1.05f64.powi(i));
         assert_eq!(steps(growing), (vec![], None));
+    }
+
+    /// A flow that began at [`Time::ZERO`] and fills its path up to now.
+    fn young(prospect: &Prospect, until_ms: u64) -> Lead {
+        let mut lead = Lead::default();
+        for window in 1..=until_ms / WINDOW_MS {
+            let now = Time::from_millis(window * WINDOW_MS);
+            assert!(!lead.note_rate(now, Time::ZERO, 47.0, prospect));
+        }
+        lead
+    }
+
+    #[test]
+    fn a_young_flow_leaps_once_just_before_its_sender_forgets_the_first_round_trip() {
+        let mut lead = young(&prospect(), 9_500);
+        let leaps = |lead: &mut Lead, ms| lead.leaps(Time::from_millis(ms), &prospect());
+        assert!(!leaps(&mut lead, 9_900));
+        assert!(leaps(&mut lead, 9_950));
+        assert!(!leaps(&mut lead, 9_951));
+        let mut old = Lead::default();
+        for window in 1..100 {
+            let (now, began) = (Time::from_millis(20_000 + window * 500), Time::ZERO);
+            old.note_rate(now, began, 47.0, &prospect());
+            assert!(!old.leaps(now, &prospect()), "its moment passed");
+        }
+    }
+
+    #[test]
+    fn a_flow_leaps_nowhere_when_the_set_is_gone_by_then() {
+        let mut lead = young(&prospect(), 9_500);
+        let gone = Prospect {
+            carries: 50.0,
+            latency: Duration::ZERO,
+            ..prospect()
+        };
+        assert!(!lead.leaps(Time::from_millis(9_950), &gone));
+        assert!(!lead.leaps(Time::from_millis(9_960), &prospect()));
+    }
+
+    #[test]
+    fn a_leap_that_starves_its_sender_is_taken_back_and_one_that_lands_is_not() {
+        for (rate, missed) in [(20.0, true), (50.0, false)] {
+            let mut lead = young(&prospect(), 9_500);
+            assert!(lead.leaps(Time::from_millis(9_950), &prospect()));
+            let latency = lead.latency();
+            let mut at = |ms, rate| lead.missed(Time::from_millis(ms), rate, &prospect());
+            assert!(!at(10_500, 5.0), "the sender looks for a shorter one");
+            assert_eq!(at(11_500, rate), missed);
+            assert!(!at(12_000, 5.0), "once");
+            assert!(latency > Duration::ZERO, "it has the steps before it");
+        }
     }
 
     #[test]

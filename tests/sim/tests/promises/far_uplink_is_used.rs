@@ -37,17 +37,23 @@ fn one_download_fills_an_uplink_that_is_far_behind() {
     }
 }
 
-/// A BBR keeps twice its first round trip under way, and the far uplink's is ten times as long: it is led over in steps
-/// that each last for ten seconds.
+/// A BBR keeps twice its first round trip under way for ten seconds, and the far uplink's is ten times as long. When
+/// it forgets the first, it is on all of them at once.
 #[test]
-fn one_bbr_download_that_lasts_is_led_over_to_an_uplink_beyond_its_window() {
-    let flows = vec![bulk(Direction::Down, Algorithm::Bbr)];
-    let plan = Plan {
-        measure_from_s: 26.0,
-        ..Plan::new("three", 40.0, three(), flows)
-    };
-    let report = play_beside_native(&plan);
-    assert!(share(&report.flows[0]) >= 0.9, "{}", report.text());
+fn one_bbr_flow_is_led_over_to_an_uplink_beyond_its_window_after_ten_seconds() {
+    for direction in [Direction::Down, Direction::Up] {
+        let plan = Plan {
+            measure_from_s: 13.0,
+            ..Plan::new(
+                "three",
+                20.0,
+                three(),
+                vec![bulk(direction, Algorithm::Bbr)],
+            )
+        };
+        let report = play_beside_native(&plan);
+        assert!(share(&report.flows[0]) >= 0.9, "{}", report.text());
+    }
 }
 
 #[test]

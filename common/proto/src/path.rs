@@ -44,7 +44,7 @@ use crate::config::Role;
 use crate::congestion::RateController;
 use crate::frame::Probe;
 use crate::limits;
-use crate::session::{Number, Session};
+use crate::session::{KEYS_LIVE, Number, Session};
 use crate::time::Time;
 
 /// Longest train of datagrams handed over at once, in time of the path's rate.
@@ -86,7 +86,8 @@ pub struct Path {
     /// The life of the other side that greeted over it last, by its boot number.
     pub life: Option<u64>,
     /// Sessions that began before this one belong to a former life of the other side.
-    pub first_session: Option<u32>,
+    /// Their numbers come round again, long after their keys are gone: hence since when that is known.
+    pub first_session: Option<(u32, Time)>,
     /// A new address on trial.
     pub candidate: Option<Candidate>,
     /// Handshake messages and keepalives, already sealed.
@@ -197,10 +198,12 @@ impl Path {
     }
 
     /// Whether a session began before the present life of the other side did.
-    pub fn is_former(&self, session: u32) -> bool {
-        // The low byte counts a path's sessions and wraps.
-        self.first_session
-            .is_some_and(|first| (session as u8).wrapping_sub(first as u8) as i8 <= -1)
+    pub fn is_former(&self, now: Time, session: u32) -> bool {
+        // The low byte counts a path's sessions and wraps: after 128 of them a new one looks like an old one.
+        self.first_session.is_some_and(|(first, since)| {
+            let earlier = (session as u8).wrapping_sub(first as u8) as i8 <= -1;
+            earlier && now.since(since) < KEYS_LIVE
+        })
     }
 
     /// Queues a message; the oldest goes when there are too many.

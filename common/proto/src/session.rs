@@ -40,6 +40,8 @@ use crate::time::Time;
 
 /// Bytes that sealing adds to a frame: type, index, counter, tag.
 pub const OVERHEAD: usize = 32;
+/// How long a session is accepted after its handshake (WireGuard's REJECT_AFTER_TIME).
+pub const KEYS_LIVE: Duration = Duration::from_secs(180);
 /// Bytes of the largest handshake message.
 pub const HANDSHAKE_MAX: usize = 148;
 

@@ -70,7 +70,7 @@ impl Bond {
         let for_us = matches!(control, Control::Hello(_)) == (self.side == Side::Server)
             && hello.version == VERSION
             && hello.path == path.tag;
-        if !for_us || path.life == Some(hello.boot) || path.is_former(number.session) {
+        if !for_us || path.life == Some(hello.boot) || path.is_former(now, number.session) {
             return;
         }
         if self.side == Side::Server && self.peer_boot.is_none() {
@@ -94,7 +94,7 @@ impl Bond {
         }
         let path = &mut self.paths[index];
         path.life = Some(hello.boot);
-        path.first_session = Some(number.session);
+        path.first_session = Some((number.session, now));
     }
 
     /// Forgets what was observed of a path.
@@ -104,10 +104,10 @@ impl Bond {
     }
 
     /// Whether a message on a path may come from a former life of the other side.
-    pub(super) fn is_former(&self, index: usize, number: Number) -> bool {
+    pub(super) fn is_former(&self, now: Time, index: usize, number: Number) -> bool {
         let path = &self.paths[index];
         let greeted_before = path.life.is_some() && path.life != self.peer_boot;
-        greeted_before || path.is_former(number.session)
+        greeted_before || path.is_former(now, number.session)
     }
 
     /// Server: a client introduces a path.

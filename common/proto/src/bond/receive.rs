@@ -96,7 +96,7 @@ impl Bond {
                     eliciting: false,
                 };
                 let newest = self.is_newest(index, number);
-                let former = self.is_former(index, number);
+                let former = self.is_former(now, index, number);
                 if !former && self.paths[index].received.on_received(now, incoming) && newest {
                     self.watch_address(now, index, arrival);
                 }
@@ -150,7 +150,7 @@ impl Bond {
         if let Frame::Control(control) = &frame {
             self.note_life(now, index, arrival, number, control, ctx);
         }
-        if self.is_former(index, number) {
+        if self.is_former(now, index, number) {
             self.drop_packet("datagram_former_life");
             return ctx.pool.put(buf);
         }

@@ -418,6 +418,7 @@ impl Bond {
             ordered,
             worth,
             again,
+            stream_end,
             patient,
         } = admitted;
         let queued = Queued {
@@ -427,6 +428,7 @@ impl Bond {
             ecn: info.ecn,
             worth,
             again,
+            stream_end,
             patient,
         };
         self.queue

@@ -148,6 +148,7 @@ mod tests {
             key,
             transport,
             tcp_end: None,
+            syn: None,
             dscp,
             ecn: 0,
             len: 100,

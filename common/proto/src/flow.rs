@@ -21,6 +21,7 @@ use crate::reach::Reach;
 use crate::release::{self, Expected, Habits, Remote};
 use crate::stats::FlowReason;
 use crate::time::Time;
+use crate::window::{Lent, Syn};
 
 /// A packet that waits for a path.
 #[derive(Debug)]
@@ -37,6 +38,8 @@ pub struct Queued {
     pub worth: Worth,
     /// Its sender sent it before: everything behind it waits for it.
     pub again: bool,
+    /// Highest sequence number behind a TCP segment of its flow when it came, its own included.
+    pub stream_end: u32,
     /// Its sender waits for it, however long that takes.
     pub patient: bool,
 }
@@ -52,6 +55,8 @@ pub struct Admitted {
     pub worth: Worth,
     /// Its sender sent it before.
     pub again: bool,
+    /// Highest sequence number behind a TCP segment of its flow so far, its own included.
+    pub stream_end: u32,
     /// Its sender waits for it, however long that takes.
     pub patient: bool,
 }
@@ -110,8 +115,14 @@ pub struct Flow {
     pub lead: Lead,
     /// How far behind the best path its packets may travel, and what it waits for.
     pub reach: Reach,
+    /// Its receiver's window, by which it is slowed down.
+    pub window: Lent,
 }
 
+/// How long after the last packet of a flow that is slowed down acknowledgements are looked at.
+const LOWERS_FOR: Duration = Duration::from_secs(1);
+/// Connections of which one SYN is known at most.
+const ANNOUNCED_MAX: usize = 1_024;
 /// How long a flow may take to show that it is long, as was expected.
 const STEADY_AT_LEAST: Duration = Duration::from_secs(2);
 /// The window over which a flow's rate is measured.
@@ -146,6 +157,7 @@ impl Flow {
             latency_max: Duration::ZERO,
             lead: Lead::default(),
             reach: Reach::default(),
+            window: Lent::default(),
         }
     }
 
@@ -324,6 +336,11 @@ pub struct FlowTable {
     expect_long: bool,
     prospect: Prospect,
     led: Led,
+    /// What SYN from the other side said to flows of ours that did not begin yet.
+    announced: HashMap<FlowKey, Syn>,
+    /// When a window was last to be lowered.
+    lowered: Option<Time>,
+    windows_lowered: u64,
 }
 
 /// How often flows were led ([`crate::lead`]).
@@ -386,6 +403,13 @@ impl FlowTable {
         if known.is_none() {
             flow.latency_max = self.prospect.latency_max();
         }
+        if let Some(syn) = packet.syn {
+            // One that answers may come a second time.
+            let receiver = self.announced.remove(&packet.key).filter(|_| syn.answer);
+            if !syn.answer || receiver.is_some() {
+                flow.window = Lent::begin(syn, receiver);
+            }
+        }
         flow.patience = if flow.steady.is_some() {
             self.prospect.latency.min(flow.latency_max) / 2
         } else {
@@ -397,6 +421,7 @@ impl FlowTable {
             ordered: flow.is_ordered(packet),
             worth,
             again: packet.tcp_end.is_some_and(|end| flow.is_again(end)),
+            stream_end: flow.tcp_end.unwrap_or(0),
             patient: flow.is_patient(packet),
         })
     }
@@ -415,6 +440,50 @@ impl FlowTable {
         *old = Flow::new(key, old.next_seq, now);
         self.by_key.insert(key, slot as u16);
         Some(slot as u16)
+    }
+
+    /// A packet on its way to a sender whose queue is here: a SYN says how windows count, and what acknowledges may be told
+    /// a lower one ([`crate::window`]).
+    pub fn note_answer(&mut self, now: Time, info: &PacketInfo, packet: &mut PacketBuf) {
+        let slows = self.lowered.is_some_and(|at| now.since(at) < LOWERS_FOR);
+        if info.syn.is_none() && !slows {
+            return;
+        }
+        let key = info.key.reversed();
+        let slot = self.by_key.get(&key).copied();
+        if let Some(syn) = info.syn {
+            match slot {
+                Some(slot) if syn.answer => {
+                    self.slots[usize::from(slot)].window.note_answer(syn);
+                }
+                _ => {
+                    if self.announced.len() >= ANNOUNCED_MAX {
+                        // Whoever comes next is slowed down by losses.
+                        self.announced.clear();
+                    }
+                    self.announced.insert(key, syn);
+                }
+            }
+        } else if let Some(slot) = slot {
+            let flow = &mut self.slots[usize::from(slot)];
+            let waits = flow
+                .queue
+                .get(flow.overtakers)
+                .map(|first| first.stream_end);
+            if let Some(left) = waits.or(flow.tcp_end) {
+                self.windows_lowered += u64::from(flow.window.tell(now, packet, left));
+            }
+        }
+    }
+
+    /// The window of one of the flows is lowered.
+    pub fn note_lowered(&mut self, now: Time) {
+        self.lowered = Some(now);
+    }
+
+    /// Acknowledgements whose window was lowered.
+    pub fn windows_lowered(&self) -> u64 {
+        self.windows_lowered
     }
 
     /// Looks at a few slots, clock-wise, for one that has been idle. When the
@@ -484,6 +553,7 @@ pub(super) mod tests {
             key,
             transport: Transport::Udp,
             tcp_end: None,
+            syn: None,
             dscp: 0,
             ecn: 0,
             len,

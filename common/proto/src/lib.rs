@@ -57,6 +57,7 @@ mod store;
 mod tiers;
 mod time;
 mod transmit;
+mod window;
 mod wire;
 
 pub use buffer::{PacketBuf, Pool};

@@ -26,7 +26,7 @@ fn word(bytes: &[u8], at: usize) -> u16 {
 
 /// Where the TCP header of an unfragmented packet begins, and the length of the
 /// headers that a segment loses to.
-fn tcp_at(bytes: &[u8]) -> Option<(usize, u16)> {
+pub(crate) fn tcp_at(bytes: &[u8]) -> Option<(usize, u16)> {
     match bytes.first()? >> 4 {
         4 => {
             let ihl = usize::from(bytes[0] & 0x0f) * 4;
@@ -92,11 +92,11 @@ pub fn clamp(bytes: &mut [u8], mtu: u16) {
 }
 
 /// Replaces a 16-bit field and mends the checksum at `sum` (RFC 1624).
-fn replace_word(bytes: &mut [u8], sum: usize, at: usize, new: u16) {
+pub(crate) fn replace_word(bytes: &mut [u8], sum: usize, at: usize, new: u16) {
     let old = word(bytes, at);
     bytes[at..at + 2].copy_from_slice(&new.to_be_bytes());
     // A field at an odd offset from the TCP header counts with its bytes swapped.
-    let (old, new) = if (at - sum).is_multiple_of(2) {
+    let (old, new) = if at.abs_diff(sum).is_multiple_of(2) {
         (old, new)
     } else {
         (old.swap_bytes(), new.swap_bytes())

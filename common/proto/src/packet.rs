@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{IpNumber, LaxIpSlice, TcpSlice, UdpSlice};
 
+use crate::window::Syn;
+
 /// What names a flow: the inner 5-tuple, or what stands in for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -47,12 +49,26 @@ pub struct PacketInfo {
     pub transport: Transport,
     /// Sequence number behind the last byte of a TCP segment that carries data.
     pub tcp_end: Option<u32>,
+    /// What a SYN says of windows.
+    pub syn: Option<Syn>,
     /// Differentiated services code point.
     pub dscp: u8,
     /// ECN field: 0 not capable, 1 ECT(1), 2 ECT(0), 3 CE.
     pub ecn: u8,
     /// Length in bytes.
     pub len: usize,
+}
+
+impl FlowKey {
+    /// That of the packets which answer it.
+    pub fn reversed(&self) -> FlowKey {
+        FlowKey {
+            source: self.destination,
+            destination: self.source,
+            ports: (self.ports.1, self.ports.0),
+            ..*self
+        }
+    }
 }
 
 /// Only the addresses of an inner packet: source, destination.
@@ -106,8 +122,8 @@ pub fn inspect(bytes: &[u8]) -> Option<PacketInfo> {
         }
     };
     let payload = ip.payload();
-    let (transport, ports, tcp_end) = if payload.fragmented {
-        (Transport::Fragment, (0, 0), None)
+    let (transport, ports, tcp_end, syn) = if payload.fragmented {
+        (Transport::Fragment, (0, 0), None, None)
     } else {
         transport_of(payload.ip_number, payload.payload)
     };
@@ -121,13 +137,18 @@ pub fn inspect(bytes: &[u8]) -> Option<PacketInfo> {
         key,
         transport,
         tcp_end,
+        syn,
         dscp,
         ecn,
         len: bytes.len(),
     })
 }
 
-fn transport_of(number: IpNumber, payload: &[u8]) -> (Transport, (u16, u16), Option<u32>) {
+/// A packet's transport, its ports, [`PacketInfo::tcp_end`] and [`PacketInfo::syn`].
+type Content = (Transport, (u16, u16), Option<u32>, Option<Syn>);
+
+fn transport_of(number: IpNumber, payload: &[u8]) -> Content {
+    let other = (Transport::Other, (0, 0), None, None);
     match number {
         IpNumber::TCP => match TcpSlice::from_slice(payload) {
             Ok(tcp) => {
@@ -136,17 +157,17 @@ fn transport_of(number: IpNumber, payload: &[u8]) -> (Transport, (u16, u16), Opt
                 let pure_ack = !control && len == 0;
                 let ports = (tcp.source_port(), tcp.destination_port());
                 let end = (len > 0).then(|| tcp.sequence_number().wrapping_add(len as u32));
-                (Transport::Tcp { control, pure_ack }, ports, end)
+                let syn = tcp.syn().then(|| Syn::read(tcp.ack(), tcp.options()));
+                (Transport::Tcp { control, pure_ack }, ports, end, syn)
             }
-            Err(_) => (Transport::Other, (0, 0), None),
+            Err(_) => other,
         },
         IpNumber::UDP => match UdpSlice::from_slice_lax(payload) {
-            Ok(udp) => (
-                Transport::Udp,
-                (udp.source_port(), udp.destination_port()),
-                None,
-            ),
-            Err(_) => (Transport::Other, (0, 0), None),
+            Ok(udp) => {
+                let ports = (udp.source_port(), udp.destination_port());
+                (Transport::Udp, ports, None, None)
+            }
+            Err(_) => other,
         },
         IpNumber::ICMP | IpNumber::IPV6_ICMP => {
             // Bytes 4 and 5 are the identifier of an echo; for other messages
@@ -154,9 +175,9 @@ fn transport_of(number: IpNumber, payload: &[u8]) -> (Transport, (u16, u16), Opt
             let id = payload
                 .get(4..6)
                 .map_or(0, |b| u16::from_be_bytes([b[0], b[1]]));
-            (Transport::Icmp, (id, id), None)
+            (Transport::Icmp, (id, id), None, None)
         }
-        _ => (Transport::Other, (0, 0), None),
+        _ => other,
     }
 }
 

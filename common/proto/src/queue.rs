@@ -228,6 +228,9 @@ impl Queue {
                 continue;
             };
             flow.deficit -= queued.packet.len() as i64;
+            if flow.window.is_lowered(now) {
+                flows.note_lowered(now);
+            }
             return Some(Popped { slot, queued });
         }
         None
@@ -270,6 +273,12 @@ fn take(
         } else {
             now.since(queued.since)
         };
+        flow.window.note_left(
+            now,
+            (queued.packet.len(), queued.stream_end),
+            sojourn,
+            params.target,
+        );
         let overtook = flow.overtakers > 0;
         flow.overtakers -= usize::from(overtook);
         if sojourn > expiry || now.since(queued.since) > limits::PACKET_LIFE {
@@ -295,7 +304,7 @@ fn take(
             } else {
                 &mut marks.classic
             } += 1;
-        } else if drop && !heeds && !queued.again {
+        } else if drop && !heeds && !queued.again && !flow.window.lower(now, params.target) {
             // What is sent again is spared: dropped twice, it costs a timeout.
             dropped.push((QueueDrop::Aqm, queued));
             continue;
@@ -400,6 +409,7 @@ mod tests {
                 ecn,
                 worth: admitted.worth,
                 again: self.again,
+                stream_end: admitted.stream_end,
                 patient: admitted.patient,
             };
             self.queue
@@ -462,6 +472,7 @@ mod tests {
                 ecn: 0,
                 worth: admitted.worth,
                 again: admitted.again,
+                stream_end: admitted.stream_end,
                 patient: admitted.patient,
             };
             b.queue

@@ -10,6 +10,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::tcp::WINDOW_BYTES;
+
 /// Which end of a flow: behind the client, or on the internet behind the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
@@ -52,6 +54,12 @@ pub const HOST_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1);
 /// Bytes of a TCP header with its timestamp option, as everybody sends it.
 pub const TCP_HEADER_LEN: usize = 32;
 
+/// How far windows are shifted, as each SYN says.
+const WINDOW_SHIFT: u8 = 6;
+/// Where the window and the checksum stand in a TCP header.
+const WINDOW_AT: usize = 14;
+const CHECKSUM_AT: usize = 16;
+
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_TCP: u8 = 6;
 const PROTOCOL_UDP: u8 = 17;
@@ -87,6 +95,11 @@ pub struct TcpFields {
     pub ecn: u8,
 }
 
+/// The window that every packet grants.
+const WINDOW: u16 = (WINDOW_BYTES >> WINDOW_SHIFT) as u16;
+/// No operation, then the option that says how far windows are shifted.
+const SHIFT_OPTION: [u8; 4] = [1, 3, 3, WINDOW_SHIFT];
+
 impl Version {
     /// Bytes of its IP header.
     pub fn header_len(self) -> usize {
@@ -100,26 +113,28 @@ impl Version {
 impl Ends {
     /// A TCP packet that leaves `from`; `number` is its own alone.
     pub fn tcp(&self, from: Side, number: u32, fields: TcpFields) -> Vec<u8> {
-        let mut l4 = Vec::with_capacity(TCP_HEADER_LEN + fields.payload_len);
+        let mut l4 = Vec::with_capacity(TCP_HEADER_LEN + SHIFT_OPTION.len() + fields.payload_len);
+        let shift_option: &[u8] = if fields.syn { &SHIFT_OPTION } else { &[] };
         let (source, destination) = self.ports(from);
         l4.extend_from_slice(&source.to_be_bytes());
         l4.extend_from_slice(&destination.to_be_bytes());
         l4.extend_from_slice(&fields.seq.to_be_bytes());
         l4.extend_from_slice(&fields.ack.to_be_bytes());
-        l4.push((TCP_HEADER_LEN as u8 / 4) << 4);
+        l4.push(((TCP_HEADER_LEN + shift_option.len()) as u8 / 4) << 4);
         let flags = u8::from(fields.fin)
             | u8::from(fields.syn) << 1
             | u8::from(fields.payload_len > 0) << 3
             | u8::from(fields.has_ack) << 4;
         l4.push(flags);
-        l4.extend_from_slice(&0xfff0u16.to_be_bytes());
+        l4.extend_from_slice(&WINDOW.to_be_bytes());
         l4.extend_from_slice(&[0; 4]);
         // Two no-operations, then the timestamp option.
         l4.extend_from_slice(&[1, 1, 8, 10]);
         l4.extend_from_slice(&number.to_be_bytes());
         l4.extend_from_slice(&[0; 4]);
+        l4.extend_from_slice(shift_option);
         fill(&mut l4, fields.payload_len, u64::from(number));
-        let mut packet = self.wrap(from, PROTOCOL_TCP, l4, Some(16));
+        let mut packet = self.wrap(from, PROTOCOL_TCP, l4, Some(CHECKSUM_AT));
         set_ecn(&mut packet, fields.ecn);
         packet
     }
@@ -278,6 +293,35 @@ pub fn unmarked(packet: &[u8], ecn: u8) -> Option<Vec<u8>> {
     }
     set_ecn(&mut before, ecn);
     Some(before)
+}
+
+/// A TCP packet as it was before somebody on its way lowered its window, and that lower window in bytes. None when its
+/// checksum is wrong.
+pub fn unlowered(packet: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let (addresses, tcp) = match packet.first()? >> 4 {
+        4 if packet.len() >= 40 && packet[9] == PROTOCOL_TCP => (12..20, 20),
+        6 if packet.len() >= 60 && packet[6] == PROTOCOL_TCP => (8..40, 40),
+        _ => return None,
+    };
+    let checksum = |packet: &[u8]| {
+        let pseudo = u64::from(PROTOCOL_TCP) + (packet.len() - tcp) as u64;
+        finish(sum(sum(pseudo, &packet[addresses.clone()]), &packet[tcp..]))
+    };
+    if checksum(packet) != 0 {
+        return None;
+    }
+    let mut before = packet.to_vec();
+    let field = tcp + WINDOW_AT..tcp + CHECKSUM_AT;
+    let window = u16::from_be_bytes(packet[field.clone()].try_into().ok()?);
+    before[field].copy_from_slice(&WINDOW.to_be_bytes());
+    before[tcp + CHECKSUM_AT..tcp + CHECKSUM_AT + 2].fill(0);
+    // As all senders here write it.
+    let whole = match checksum(&before) {
+        0 => 0xffffu16,
+        whole => whole,
+    };
+    before[tcp + CHECKSUM_AT..tcp + CHECKSUM_AT + 2].copy_from_slice(&whole.to_be_bytes());
+    Some((before, u64::from(window) << WINDOW_SHIFT))
 }
 
 /// Sets the ECN field and puts the header's checksum right.

@@ -5,8 +5,8 @@
 //! once it has seen some, proportional rate reduction, undo of a reduction that
 //! turns out to be needless, tail loss probes, a retransmission timeout of at
 //! least 200 ms, delayed acknowledgements, CUBIC with HyStart, Reno, a simple
-//! BBR, and two that heed congestion marks. It leaves out what does not matter here: byte counts within a segment,
-//! window scaling, Nagle, keepalives.
+//! BBR, and two that heed congestion marks. The receiver grants the same window all the time, which may be lowered on its
+//! way. It leaves out what does not matter here: byte counts within a segment, Nagle, keepalives.
 
 mod congestion;
 mod marks;

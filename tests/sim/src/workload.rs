@@ -12,8 +12,10 @@ use std::collections::{HashMap, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::link::Nanos;
-use crate::packet::{Ends, Side, TCP_HEADER_LEN, TcpFields, Version, fingerprint, unmarked};
-use crate::tcp::{Ack, Algorithm, Receiver, Sender};
+use crate::packet::{
+    Ends, Side, TCP_HEADER_LEN, TcpFields, Version, fingerprint, unlowered, unmarked,
+};
+use crate::tcp::{Ack, Algorithm, Receiver, Sender, WINDOW_BYTES};
 
 const MS: Nanos = 1_000_000;
 const S: Nanos = 1_000 * MS;
@@ -215,6 +217,16 @@ pub struct Traffic {
     /// Order and copies of what was sent before this moment are not judged.
     amnesty_before: Nanos,
     faults: Faults,
+}
+
+/// What a packet that arrived was when it was sent, and what happened to it on its way.
+struct Recognised {
+    /// Its key in the ledger.
+    key: u64,
+    /// It was marked.
+    marked: bool,
+    /// The window that it grants now, bytes.
+    window: u64,
 }
 
 #[derive(Debug)]
@@ -467,7 +479,11 @@ impl Traffic {
 
     /// A packet came out at `side`.
     pub fn handle_packet(&mut self, now: Nanos, side: Side, packet: &[u8]) {
-        let (key, marked) = self.recognise(packet);
+        let Recognised {
+            key,
+            marked,
+            window,
+        } = self.recognise(packet);
         let Some(entry) = self.ledger.get_mut(&key).filter(|e| e.to == side) else {
             self.faults.invented += 1;
             return;
@@ -494,21 +510,43 @@ impl Traffic {
             *last = (*last).max(Some(order));
         }
         if now < flow.stop {
+            if let (Role::Tcp(connection), Content::Ack(_)) = (&mut self.flows[id].role, &content) {
+                let segments = window / connection.mss as u64;
+                connection.sender.set_window(segments);
+            }
             self.deliver(now, id, side, sent, content);
         }
     }
 
-    /// The key of a packet in the ledger, and whether it was marked on its way.
-    fn recognise(&self, packet: &[u8]) -> (u64, bool) {
-        let key = fingerprint(packet);
-        if self.ledger.contains_key(&key) {
-            return (key, false);
+    /// Finds a packet in the ledger, though it may have been changed on its way.
+    fn recognise(&self, packet: &[u8]) -> Recognised {
+        let as_it_was = Recognised {
+            key: fingerprint(packet),
+            marked: false,
+            window: WINDOW_BYTES,
+        };
+        if self.ledger.contains_key(&as_it_was.key) {
+            return as_it_was;
+        }
+        if let Some((before, window)) = unlowered(packet) {
+            let key = fingerprint(&before);
+            if self.ledger.contains_key(&key) {
+                return Recognised {
+                    key,
+                    window,
+                    ..as_it_was
+                };
+            }
         }
         // Only a packet of a sender that asked for it may come with a mark.
         let before = [1, 2].into_iter().filter_map(|ecn| unmarked(packet, ecn));
         let mut keys = before.map(|before| fingerprint(&before));
         let known = keys.find(|key| self.ledger.contains_key(key));
-        (known.unwrap_or(key), known.is_some())
+        Recognised {
+            key: known.unwrap_or(as_it_was.key),
+            marked: known.is_some(),
+            ..as_it_was
+        }
     }
 
     fn deliver(&mut self, now: Nanos, id: usize, side: Side, sent: Nanos, content: Content) {

@@ -40,6 +40,7 @@ impl Bond {
             ("cut", c.cut),
             ("marked", marks.classic),
             ("marked_scalable", marks.scalable),
+            ("windows_lowered", self.flows.windows_lowered()),
             ("trials", c.trials),
             ("led", led.flows),
             ("led_arrived", led.arrived),

@@ -303,6 +303,7 @@ impl Bond {
             self.restorer.open(&header, opening, packet.bytes());
         }
         self.last_packet = now;
+        self.flows.note_answer(now, &info, &mut packet);
         let before = ctx.ready.len();
         let arrived = Arrived {
             slot: header.flow,

@@ -174,9 +174,14 @@ impl Sender {
             return Some(seq);
         }
         let next = self.next();
-        if self.total.is_some_and(|total| next >= total) || next >= self.una + self.window {
+        if self.total.is_some_and(|total| next >= total) {
             self.cwnd_limited = false;
             self.app_limited_until = self.delivered + self.pipe;
+            return None;
+        }
+        if next >= self.una + self.window {
+            // It is the receiver that holds it back, so what arrives still tells the path's rate.
+            self.cwnd_limited = false;
             return None;
         }
         self.transmit(now, next);
@@ -209,6 +214,11 @@ impl Sender {
         if self.rto_due.is_some_and(|due| due <= now) {
             self.on_rto(now);
         }
+    }
+
+    /// The receiver grants so many segments behind what it has acknowledged.
+    pub fn set_window(&mut self, segments: u64) {
+        self.window = segments.max(1);
     }
 
     /// An acknowledgement arrived.

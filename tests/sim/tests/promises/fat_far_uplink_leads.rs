@@ -64,10 +64,12 @@ fn a_download_that_begins_while_the_fat_uplink_is_silent_for_a_moment_gets_the_s
 
 #[test]
 fn one_uplink_too_far_to_be_hidden_carries_as_much_as_alone() {
-    for cc in ALGORITHMS {
+    // Ten seconds after its begin a BBR looks for its shortest round trip, and one packet over the near uplink in that
+    // moment gives it a window for that one alone (decision 20): so far it is promised until then.
+    for (cc, seconds) in [(Algorithm::Cubic, 20.0), (Algorithm::Bbr, 12.0)] {
         let plan = Plan {
             measure_from_s: 8.0,
-            ..Plan::new("far", 20.0, thin_and_fat(170.0), first(cc))
+            ..Plan::new("far", seconds, thin_and_fat(170.0), first(cc))
         };
         let alone = Plan {
             uplink: vec![plan.uplink[1].clone()],

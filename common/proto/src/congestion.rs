@@ -41,6 +41,7 @@ mod delivery;
 mod loss;
 mod reason;
 mod sending;
+mod start;
 #[cfg(test)]
 mod tests;
 
@@ -70,16 +71,12 @@ const GROWTH_MIN: f64 = 0.03;
 const GROWTH_MAX: f64 = 0.5;
 /// Share of the pace that must have been used before more is tried.
 const USED: f64 = 0.8;
-/// How many round trips without 25 % growth end the start (BBR).
-const FULL_PIPE_ROUNDS: u32 = 3;
 /// Half of the time a base delay is believed.
 const BASE_BUCKET: Duration = Duration::from_secs(5);
 /// Over how long a rate is taken, µs.
 const SPAN_US: u64 = 60_000;
 /// The same while the queue is far above its target and time is short.
 const HASTY_SPAN_US: u64 = 20_000;
-/// So many times the usual scatter of a delay a rate is taken over at least while a path starts.
-const SCATTERS: f64 = 25.0;
 /// The same on a link that jitters, µs: what arrives in a short span is a matter of luck.
 const NOISY_SPAN_US: u64 = 200_000;
 /// Over how long what a busy link carries is taken at most, µs: less than arrivals are remembered for.
@@ -407,45 +404,6 @@ impl RateController {
             self.judge_losses(now, s, &share, target);
         }
         self.end_round(now, s);
-    }
-
-    fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
-        let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
-        // The highest of many spans that jitter fills by chance would stand for the link.
-        let scatter = (SCATTERS * self.delay.noise_ms() * 1e3) as u64;
-        let span = span.max(scatter.min(NOISY_SPAN_US));
-        let rates = self.delivery.rates(span, 0);
-        if let Some(rates) = rates {
-            self.seen = self.seen.max(rates.arrived);
-            self.capacity = self.capacity.max(rates.arrived);
-        }
-        self.pace = self.capacity * STARTUP_GAIN;
-        let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
-        let short = rates.is_some_and(|rates| self.falls_short(&rates));
-        // Where the delay jitters, only what was pushed into the link can have filled it.
-        let noisy = self.is_noisy() || self.delay.is_scattered();
-        let far_above = self.queue_ms() > threshold + FAR_ABOVE * self.delay.noise_ms();
-        let sure = !noisy || short && !s.limited || far_above;
-        self.startup_over = if self.queue_ms() > threshold && sure {
-            self.startup_over + 1
-        } else {
-            0
-        };
-        if self.startup_over >= 2 || self.flat_rounds >= FULL_PIPE_ROUNDS {
-            // The queue proves that the link was busy: what arrived last is its rate.
-            let span = if noisy { NOISY_SPAN_US } else { 15_000 };
-            if let Some(rate) = self
-                .delivery
-                .rate(span, 0)
-                .filter(|_| self.startup_over >= 2)
-            {
-                // A window that was half idle shows less than earlier ones did; the first guess shows nothing.
-                self.capacity = rate.max(self.round_rate / 2.0);
-            }
-            self.phase = Phase::Cruise;
-            self.pace = self.capacity;
-            self.last_empty = now;
-        }
     }
 
     fn cruise(&mut self, now: Time, s: &RateSample, target: f64, low: f64, dt: f64) {

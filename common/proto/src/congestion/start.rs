@@ -1,0 +1,55 @@
+//! The start of a path: what arrives raises the estimate, and twice as much is sent, until a queue shows.
+//!
+//! On a link that jitters a delay may be high for no reason: only a rate that falls short of what was asked of the path, or a
+//! delay far above its noise, ends a start there.
+
+use crate::time::Time;
+
+use super::{FAR_ABOVE, NOISY_SPAN_US, Phase, RateController, RateSample, STARTUP_GAIN};
+
+/// How many round trips without 25 % growth end the start (BBR).
+const FULL_PIPE_ROUNDS: u32 = 3;
+/// So many times the usual scatter of a delay a rate is taken over at least while a path starts.
+const SCATTERS: f64 = 25.0;
+
+impl RateController {
+    /// Takes in an acknowledgement.
+    pub(super) fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
+        let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
+        // The highest of many spans that jitter fills by chance would stand for the link.
+        let scatter = (SCATTERS * self.delay.noise_ms() * 1e3) as u64;
+        let span = span.max(scatter.min(NOISY_SPAN_US));
+        let rates = self.delivery.rates(span, 0);
+        if let Some(rates) = rates {
+            self.seen = self.seen.max(rates.arrived);
+            self.capacity = self.capacity.max(rates.arrived);
+        }
+        self.pace = self.capacity * STARTUP_GAIN;
+        let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
+        let short = rates.is_some_and(|rates| self.falls_short(&rates));
+        // Where the delay jitters, only what was pushed into the link can have filled it.
+        let noisy = self.is_noisy() || self.delay.is_scattered();
+        let far_above = self.queue_ms() > threshold + FAR_ABOVE * self.delay.noise_ms();
+        let sure = !noisy || short && !s.limited || far_above;
+        self.startup_over = if self.queue_ms() > threshold && sure {
+            self.startup_over + 1
+        } else {
+            0
+        };
+        if self.startup_over >= 2 || self.flat_rounds >= FULL_PIPE_ROUNDS {
+            // The queue proves that the link was busy: what arrived last is its rate.
+            let span = if noisy { NOISY_SPAN_US } else { 15_000 };
+            if let Some(rate) = self
+                .delivery
+                .rate(span, 0)
+                .filter(|_| self.startup_over >= 2)
+            {
+                // A window that was half idle shows less than earlier ones did; the first guess shows nothing.
+                self.capacity = rate.max(self.round_rate / 2.0);
+            }
+            self.phase = Phase::Cruise;
+            self.pace = self.capacity;
+            self.last_empty = now;
+        }
+    }
+}

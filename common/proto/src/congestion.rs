@@ -14,7 +14,8 @@
 //! * While the delay is above its base, the link is busy: the estimate follows the
 //!   delivery rate upwards, and downwards when the same datagrams arrived more
 //!   slowly than they had been sent. When they came as they went, it may have
-//!   been our own restraint, and that says nothing about the link.
+//!   been our own restraint, and that says nothing about the link. Nor, where the delay jitters, does what little an idle
+//!   path is given: it arrives late by chance.
 //! * While the delay is at its base, the link has room: the estimate grows,
 //!   slowly at first and faster with every round trip without a queue, and only
 //!   when there was something to send, for an idle path proves nothing. On a link
@@ -433,7 +434,10 @@ impl RateController {
                 let most = self.carried.note(now, whole.map_or(0.0, |r| r.arrived));
                 let jitters = self.is_noisy() || self.delay.is_scattered();
                 let stands = queue > target && most > 0.0 && !jitters;
-                let falls = self.falls_short(&rates) && !self.delay.is_doubtful();
+                // Where the delay jitters, what little is sent arrives late by chance.
+                let chance = self.is_noisy() && !self.was_asked(&rates);
+                let told = !chance || queue > high + self.far_ms();
+                let falls = told && self.falls_short(&rates) && !self.delay.is_doubtful();
                 if rates.arrived > self.capacity || falls {
                     self.capacity += (rates.arrived - self.capacity) * (dt / settle).min(1.0);
                 } else if stands && most < self.capacity {
@@ -487,6 +491,11 @@ impl RateController {
         }
     }
 
+    /// What jitter does not add to a delay, milliseconds.
+    fn far_ms(&self) -> f64 {
+        FAR_ABOVE * self.delay.noise_ms()
+    }
+
     /// Whether the link could carry more. On one that jitters the delay of a busy path is never at its base: there it
     /// is enough that things arrive as fast as they are sent.
     fn shows_room(&self, queue: f64, low: f64, high: f64) -> bool {
@@ -495,6 +504,12 @@ impl RateController {
             rates.is_some_and(|rates| !self.falls_short(&rates))
         };
         queue <= low || self.is_noisy() && queue <= high + self.delay.noise_ms() && as_sent()
+    }
+
+    /// Whether much was asked of the path: what was hardly asked says nothing about the link.
+    fn was_asked(&self, rates: &Rates) -> bool {
+        let pace = self.sent.pace_at(self.delivery.sent_at());
+        rates.sent > 0.5 * pace.unwrap_or(self.pace)
     }
 
     /// Whether datagrams arrived clearly more slowly than they were sent: a queue grew, so the link was busy, and as
@@ -565,10 +580,8 @@ impl RateController {
         let doubt = self.doubt.take();
         let span = self.delivery.clock_us().saturating_sub(share.since_us);
         let rates = self.delivery.rates(span, 0).filter(|rates| {
-            // What was hardly asked of the path says nothing about the link. In the start the pace is a guess.
-            let pace = self.sent.pace_at(self.delivery.sent_at());
-            let asked =
-                rates.sent > 0.5 * pace.unwrap_or(self.pace) || self.phase == Phase::Startup;
+            // In the start the pace is a guess.
+            let asked = self.was_asked(rates) || self.phase == Phase::Startup;
             let short = rates.arrived < 0.93 * rates.sent && asked;
             share.lost > enough && share.queue_ms <= target && short
         });

@@ -33,6 +33,8 @@ const LEVEL_LOOKS: u32 = 4;
 
 /// Acknowledgements over which the noise is averaged.
 const NOISE_LOOKS: f64 = 64.0;
+/// With so many of them the noise counts as known: what jitters has gone up and down some times by then.
+const KNOWN_LOOKS: u32 = 20;
 /// Noise up to this, and a packet's time on the link, is what trains of packets make on any link.
 const QUIET_MS: f64 = 1.1;
 /// Over how long the lowest delay is taken on a link that jitters: some hundred packets.
@@ -76,6 +78,8 @@ pub(super) struct Delay {
     leaps: u32,
     noise_ms: f64,
     looks: f64,
+    /// Acknowledgements since the first.
+    seen: u32,
     scattered: bool,
     /// How much of the queue may be one, after all that was sent less than the link carries.
     possible_ms: f64,
@@ -102,6 +106,7 @@ impl Delay {
             leaps: 0,
             noise_ms: 0.0,
             looks: 4.0,
+            seen: 0,
             scattered: false,
             possible_ms: 0.0,
             queue_before_ms: 0.0,
@@ -169,6 +174,7 @@ impl Delay {
             0.0
         };
         (self.last_ms, self.last_jump_ms) = (excess, jump);
+        self.seen = self.seen.saturating_add(1);
         // The first looks count more, or a start would take noise for a queue.
         self.looks = (self.looks + 1.0).min(NOISE_LOOKS);
         self.noise_ms += (noise.min(NOISE_MAX_MS) - self.noise_ms) / self.looks;
@@ -185,6 +191,12 @@ impl Delay {
             self.looks = NOISE_LOOKS / 2.0;
         }
         self.scattered |= noise > QUIET_MS;
+    }
+
+    /// Whether enough was seen of the delay to tell whether it jitters. Scatter that was expected is not seen: of pings that
+    /// pass within some milliseconds it says little about a link that holds packets for longer.
+    pub fn knows_noise(&self) -> bool {
+        self.seen >= KNOWN_LOOKS
     }
 
     /// Whether delays were far apart before there was any traffic.

@@ -1,16 +1,25 @@
 //! The start of a path: what arrives raises the estimate, and twice as much is sent, until a queue shows.
 //!
-//! On a link that jitters a delay may be high for no reason: only a rate that falls short of what was asked of the path, or a
-//! delay far above its noise, ends a start there.
+//! A delay above its base is a queue only if something filled it. What is said over an idle path, greetings, probes and pings,
+//! is few and far between, and held up by jitter it looks like a queue on a very slow link. So a delay ends a start only when
+//! the path was asked for all it gives, or when many datagrams arrived in a round trip; and where it jitters, only when it is far
+//! above the noise. Until some acknowledgements have shown whether it jitters, it says nothing by itself. That the pings of a
+//! train lie close together is no such look: all of them pass within some milliseconds.
+//!
+//! What always ends it is a queue beside a rate that falls short of what was asked of the path, and some round trips without
+//! growth.
 
 use crate::time::Time;
 
-use super::{FAR_ABOVE, NOISY_SPAN_US, Phase, RateController, RateSample, STARTUP_GAIN};
+use super::{NOISY_SPAN_US, Phase, RateController, RateSample, STARTUP_GAIN};
 
 /// How many round trips without 25 % growth end the start (BBR).
 const FULL_PIPE_ROUNDS: u32 = 3;
 /// So many times the usual scatter of a delay a rate is taken over at least while a path starts.
 const SCATTERS: f64 = 25.0;
+/// Datagrams in a round trip that can make a queue on a path that could have carried more: a sender's first window has ten
+/// (RFC 6928), and what is said over an idle path, with its probes, comes in fewer.
+const PUSHED: u32 = 8;
 
 impl RateController {
     /// Takes in an acknowledgement.
@@ -27,10 +36,11 @@ impl RateController {
         self.pace = self.capacity * STARTUP_GAIN;
         let threshold = (target + 1.5).max(s.rtt_min.as_secs_f64() * 1e3 / 8.0);
         let short = rates.is_some_and(|rates| self.falls_short(&rates));
-        // Where the delay jitters, only what was pushed into the link can have filled it.
         let noisy = self.is_noisy() || self.delay.is_scattered();
-        let far_above = self.queue_ms() > threshold + FAR_ABOVE * self.delay.noise_ms();
-        let sure = !noisy || short && !s.limited || far_above;
+        let far_above = self.queue_ms() > threshold + self.far_ms();
+        let pushed = !s.limited || self.round_acked >= PUSHED;
+        let told = self.delay.knows_noise() && (!noisy || far_above);
+        let sure = short && !s.limited || pushed && told;
         self.startup_over = if self.queue_ms() > threshold && sure {
             self.startup_over + 1
         } else {

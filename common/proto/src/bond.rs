@@ -111,6 +111,8 @@ pub struct Bond {
     peer_joins: Option<bool>,
     boot: u64,
     peer_boot: Option<u64>,
+    /// Boot numbers that the other side had before, the latest last.
+    former_boots: VecDeque<u64>,
     paths: Vec<Path>,
     flows: FlowTable,
     queue: Queue,
@@ -195,6 +197,7 @@ impl Bond {
             peer_joins: None,
             boot,
             peer_boot: None,
+            former_boots: VecDeque::new(),
             paths: Vec::new(),
             flows: FlowTable::new(side == Side::Client),
             queue: Queue::default(),

@@ -38,8 +38,8 @@ pub struct Queued {
     pub worth: Worth,
     /// Its sender sent it before: everything behind it waits for it.
     pub again: bool,
-    /// Highest sequence number behind a TCP segment of its flow when it came, its own included.
-    pub stream_end: u32,
+    /// Of a TCP segment that carries data: the highest sequence number behind one of its flow so far, its own included.
+    pub stream_end: Option<u32>,
     /// Its sender waits for it, however long that takes.
     pub patient: bool,
 }
@@ -55,8 +55,8 @@ pub struct Admitted {
     pub worth: Worth,
     /// Its sender sent it before.
     pub again: bool,
-    /// Highest sequence number behind a TCP segment of its flow so far, its own included.
-    pub stream_end: u32,
+    /// Of a TCP segment that carries data: the highest sequence number behind one of its flow so far, its own included.
+    pub stream_end: Option<u32>,
     /// Its sender waits for it, however long that takes.
     pub patient: bool,
 }
@@ -408,6 +408,7 @@ impl FlowTable {
             let receiver = self.announced.remove(&packet.key).filter(|_| syn.answer);
             if !syn.answer || receiver.is_some() {
                 flow.window = Lent::begin(syn, receiver);
+                flow.tcp_end = None;
             }
         }
         flow.patience = if flow.steady.is_some() {
@@ -421,7 +422,7 @@ impl FlowTable {
             ordered: flow.is_ordered(packet),
             worth,
             again: packet.tcp_end.is_some_and(|end| flow.is_again(end)),
-            stream_end: flow.tcp_end.unwrap_or(0),
+            stream_end: flow.tcp_end.filter(|_| packet.tcp_end.is_some()),
             patient: flow.is_patient(packet),
         })
     }
@@ -452,10 +453,10 @@ impl FlowTable {
         let key = info.key.reversed();
         let slot = self.by_key.get(&key).copied();
         if let Some(syn) = info.syn {
-            match slot {
-                Some(slot) if syn.answer => {
-                    self.slots[usize::from(slot)].window.note_answer(syn);
-                }
+            match slot.map(|slot| &mut self.slots[usize::from(slot)].window) {
+                Some(window) if syn.answer => window.note_answer(syn),
+                // A copy of one that was answered.
+                Some(window) if window.is_of(syn) => {}
                 _ => {
                     if self.announced.len() >= ANNOUNCED_MAX {
                         // Whoever comes next is slowed down by losses.
@@ -466,12 +467,12 @@ impl FlowTable {
             }
         } else if let Some(slot) = slot {
             let flow = &mut self.slots[usize::from(slot)];
-            let waits = flow
-                .queue
-                .get(flow.overtakers)
-                .map(|first| first.stream_end);
-            if let Some(left) = waits.or(flow.tcp_end) {
-                self.windows_lowered += u64::from(flow.window.tell(now, packet, left));
+            let first = flow.queue.iter().find(|queued| queued.stream_end.is_some());
+            let waits = first.map_or(Duration::ZERO, |first| now.since(first.since));
+            let left = first.and_then(|first| first.stream_end);
+            if let Some(left) = left.or(flow.tcp_end) {
+                let lowered = flow.window.tell(now, packet, left, waits);
+                self.windows_lowered += u64::from(lowered);
             }
         }
     }
@@ -515,6 +516,7 @@ impl FlowTable {
         for flow in &mut self.slots {
             flow.queue.shrink_to(limits::IDLE_ENTRIES);
         }
+        self.announced = HashMap::new();
     }
 
     /// How often flows were led.

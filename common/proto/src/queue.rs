@@ -25,6 +25,7 @@ use crate::codel;
 use crate::flow::{Flow, FlowTable, Queued, Standing};
 use crate::limits;
 use crate::time::Time;
+use crate::window::Left;
 
 /// Bytes a flow may send per round, at least: one full packet.
 const QUANTUM: i64 = 1_514;
@@ -147,7 +148,7 @@ impl Queue {
         &mut self,
         flows: &mut FlowTable,
         slot: u16,
-        queued: Queued,
+        mut queued: Queued,
         dropped: &mut Vec<(QueueDrop, Queued)>,
     ) {
         let flow = flows
@@ -166,7 +167,8 @@ impl Queue {
         let waited = first.map(|f| queued.since.since(f.since));
         let left_behind = |death| queued.since.since(death) < LEFT_BEHIND;
         if queued.again && waited >= Some(OVERTAKES_AFTER) && self.death.is_some_and(left_behind) {
-            // Its own flow cannot go on without it, so it waits for none of it.
+            // Its own flow cannot go on without it, so it waits for none of it, and what comes behind does not wait for more.
+            queued.stream_end = None;
             flow.queue.insert(flow.overtakers, queued);
             flow.overtakers += 1;
         } else {
@@ -273,12 +275,6 @@ fn take(
         } else {
             now.since(queued.since)
         };
-        flow.window.note_left(
-            now,
-            (queued.packet.len(), queued.stream_end),
-            sojourn,
-            params.target,
-        );
         let overtook = flow.overtakers > 0;
         flow.overtakers -= usize::from(overtook);
         if sojourn > expiry || now.since(queued.since) > limits::PACKET_LIFE {
@@ -288,6 +284,13 @@ fn take(
         if overtook {
             // It says nothing about the queue, and dropped twice it costs a timeout.
             return Some(queued);
+        }
+        if let Some(end) = queued.stream_end {
+            let left = Left {
+                bytes: queued.packet.len(),
+                end,
+            };
+            flow.window.note_left(now, left, sojourn, params.target);
         }
         note_wait(flow, now, sojourn);
         flow.reach.note_wait(now, sojourn);
@@ -304,7 +307,11 @@ fn take(
             } else {
                 &mut marks.classic
             } += 1;
-        } else if drop && !heeds && !queued.again && !flow.window.lower(now, params.target) {
+        } else if drop
+            && !heeds
+            && !queued.again
+            && (queued.stream_end.is_none() || !flow.window.lower(now, params.target))
+        {
             // What is sent again is spared: dropped twice, it costs a timeout.
             dropped.push((QueueDrop::Aqm, queued));
             continue;

@@ -25,7 +25,10 @@
 //! It begins where [`crate::codel`] would drop, in place of the drop, and ends when the queue is gone. Windows count in units
 //! that both ends named in their SYN (RFC 7323), so it takes a flow whose beginning was seen, and whose acknowledgements
 //! come this way; what is signed (RFC 2385, RFC 5925) is left alone. A sender that does not heed it loses packets, as
-//! ever. A window is only ever lowered, and never to less than four segments.
+//! ever. So does one that would be left less than four segments in the queue: where many share a thin uplink, windows that small
+//! would decide who gets how much, and no longer the turns of the queue. A window is only ever lowered; where the same byte is acknowledged again, the
+//! same window is told, or a sender would not take it for a duplicate (RFC 5681). MPTCP's windows count what all
+//! subflows carry, so they are left alone as well.
 
 use std::time::Duration;
 
@@ -33,7 +36,7 @@ use crate::buffer::PacketBuf;
 use crate::mss;
 use crate::time::Time;
 
-/// Nobody is given less, bytes: enough for an acknowledgement of every other segment to come back.
+/// Nobody is left less, bytes: enough for an acknowledgement of every other segment to come back.
 const LEAST: u32 = 4 * 1_514;
 /// How long a sender may take to heed a window: to drain what was sent before, and a round trip.
 const HEEDS_WITHIN: Duration = Duration::from_secs(1);
@@ -53,8 +56,8 @@ pub struct Syn {
     pub answer: bool,
     /// How far its sender's windows are shifted, if it offers that.
     pub shift: Option<u8>,
-    /// The connection's headers are signed.
-    pub is_signed: bool,
+    /// The connection's windows are not to be touched: its headers are signed, or it is part of an MPTCP one.
+    pub is_fixed: bool,
 }
 
 impl Syn {
@@ -65,10 +68,11 @@ impl Syn {
         const SHIFT: u8 = 3;
         const MD5: u8 = 19;
         const AUTHENTICATION: u8 = 29;
+        const MULTIPATH: u8 = 30;
         let mut syn = Syn {
             answer,
             shift: None,
-            is_signed: false,
+            is_fixed: false,
         };
         let mut rest = options;
         while let Some((&kind, behind)) = rest.split_first() {
@@ -85,7 +89,7 @@ impl Syn {
             };
             match kind {
                 SHIFT if len == 3 => syn.shift = Some(option[2].min(SHIFT_MAX)),
-                MD5 | AUTHENTICATION => syn.is_signed = true,
+                MD5 | AUTHENTICATION | MULTIPATH => syn.is_fixed = true,
                 _ => {}
             }
             rest = &rest[len..];
@@ -114,6 +118,17 @@ pub struct Lent {
     timed: Option<(u32, Time)>,
     /// From leaving the queue until the acknowledgement.
     round_trip: Option<Duration>,
+    /// What was acknowledged last, and the window told with it.
+    told_with: Option<(u32, u16)>,
+}
+
+/// A packet that leaves the queue.
+#[derive(Clone, Copy, Debug)]
+pub struct Left {
+    /// Its length.
+    pub bytes: usize,
+    /// [`crate::flow::Queued::stream_end`].
+    pub end: u32,
 }
 
 /// How fast packets leave a queue.
@@ -154,32 +169,34 @@ impl Lent {
 
     /// The receiver of data answered the sender's SYN.
     pub fn note_answer(&mut self, receiver: Syn) {
-        self.receiver = Some(receiver);
+        self.receiver.get_or_insert(receiver);
+    }
+
+    /// Whether it counts as this SYN of the receiver says.
+    pub fn is_of(&self, receiver: Syn) -> bool {
+        self.receiver == Some(receiver)
     }
 
     /// How far the receiver's windows are shifted, once that is agreed.
     fn shift(&self) -> Option<u8> {
         let (sender, receiver) = (self.sender?, self.receiver?);
-        if sender.is_signed || receiver.is_signed {
+        if sender.is_fixed || receiver.is_fixed {
             return None;
         }
         // One that does not offer it gets none (RFC 7323, section 2.2).
         Some(sender.shift.and(receiver.shift).unwrap_or(0))
     }
 
-    /// A packet leaves the queue, in which the next may stand for `target`. `end`: [`crate::flow::Queued::stream_end`].
-    pub fn note_left(
-        &mut self,
-        now: Time,
-        (bytes, end): (usize, u32),
-        sojourn: Duration,
-        target: Duration,
-    ) {
-        self.left.note(now, bytes);
+    /// A packet leaves the queue, in which the next may stand for `target`.
+    pub fn note_left(&mut self, now: Time, left: Left, sojourn: Duration, target: Duration) {
+        self.left.note(now, left.bytes);
+        if now.since(self.stood) >= HEEDS_WITHIN {
+            self.since = None;
+        }
         if self.since.is_none() {
             return;
         }
-        self.timed.get_or_insert((end, now));
+        self.timed.get_or_insert((left.end, now));
         self.target = target;
         if sojourn < self.may_stand() * 2 {
             self.heeded = now;
@@ -198,16 +215,25 @@ impl Lent {
         target.max(self.round_trip.unwrap_or_default() / 2)
     }
 
+    /// Bytes that the queue is left, unless that is so little that the window would decide what the sender gets.
+    fn may_wait(&self) -> Option<u32> {
+        let bytes = (self.left.rate() * self.may_stand().as_secs_f64()) as u32;
+        (bytes >= LEAST).then_some(bytes)
+    }
+
     /// The queue stood for too long. Whether its sender is told so by a lower window, so that it need not lose a packet.
     pub fn lower(&mut self, now: Time, target: Duration) -> bool {
-        if self.shift().is_none() {
+        if self.since.is_none() {
+            self.target = target;
+        }
+        if self.shift().is_none() || self.may_wait().is_none() {
             return false;
         }
         let Some(since) = self.since else {
             self.since = Some(now);
             (self.stood, self.heeded) = (now, now);
             (self.told, self.timed, self.round_trip) = (None, None, None);
-            self.target = target;
+            self.told_with = None;
             return true;
         };
         let told = self.told.unwrap_or(since);
@@ -220,9 +246,10 @@ impl Lent {
     }
 
     /// Lowers the window of an acknowledgement on its way to the sender, so that it has no more than the target's worth
-    /// behind `left`, the sequence number up to which everything left the queue. Whether there was anything to lower.
-    pub fn tell(&mut self, now: Time, packet: &mut PacketBuf, left: u32) -> bool {
-        let (true, Some(shift)) = (self.is_lowered(now), self.shift()) else {
+    /// behind `left`, the sequence number up to which everything left the queue, where the first has waited for `waits`.
+    /// Whether there was anything to lower.
+    pub fn tell(&mut self, now: Time, packet: &mut PacketBuf, left: u32, waits: Duration) -> bool {
+        let (Some(_), Some(shift)) = (self.since, self.shift()) else {
             return false;
         };
         let Some(answer) = Answer::read(packet.bytes()) else {
@@ -231,16 +258,26 @@ impl Lent {
         if let Some((end, then)) = self.timed
             && (answer.acknowledged.wrapping_sub(end) as i32) >= 0
         {
-            self.round_trip = Some(now.since(then));
+            self.round_trip = Some(now.since(then).min(HEEDS_WITHIN));
             self.timed = None;
         }
-        if self.round_trip.is_none() {
+        if waits >= self.target / 4 {
+            self.stood = now;
+        }
+        if self.round_trip.is_none() || !self.is_lowered(now) {
             return false;
         }
+        let Some(window) = self
+            .may_wait()
+            .and_then(|queue| answer.window_to(left.wrapping_add(queue), shift))
+        else {
+            return false;
+        };
         self.told = Some(now);
-        let queue = self.left.rate() * self.may_stand().as_secs_f64();
-        let edge = left.wrapping_add((queue as u32).max(LEAST));
-        answer.lower(packet, edge, shift)
+        let again = self.told_with.filter(|told| told.0 == answer.acknowledged);
+        let window = again.map_or(window, |told| told.1);
+        self.told_with = Some((answer.acknowledged, window));
+        answer.lower(packet, window)
     }
 }
 
@@ -269,24 +306,25 @@ impl Answer {
         })
     }
 
-    /// Lowers its window so that it ends at `edge`. Whether it did not do so already.
-    fn lower(&self, packet: &mut PacketBuf, edge: u32, shift: u8) -> bool {
+    /// The window that ends at `edge`. None if it acknowledges more than was ever sent here.
+    fn window_to(&self, edge: u32, shift: u8) -> Option<u16> {
         let room = edge.wrapping_sub(self.acknowledged);
-        if room > i32::MAX as u32 {
-            // It acknowledges more than was ever sent here.
-            return false;
-        }
-        let lowered = room.max(LEAST).div_ceil(1 << shift);
-        if lowered >= u32::from(self.window) {
+        let units = room.max(LEAST).div_ceil(1 << shift);
+        (room <= i32::MAX as u32).then(|| u16::try_from(units).unwrap_or(u16::MAX))
+    }
+
+    /// Lowers its window. Whether it was not as low already.
+    fn lower(&self, packet: &mut PacketBuf, window: u16) -> bool {
+        if window >= self.window {
             return false;
         }
         let at = self.tcp + Self::WINDOW;
         if packet.is_begun() {
             // Its checksum covers the addresses alone so far.
-            packet.bytes_mut()[at..at + 2].copy_from_slice(&(lowered as u16).to_be_bytes());
+            packet.bytes_mut()[at..at + 2].copy_from_slice(&window.to_be_bytes());
         } else {
             let sum = self.tcp + Self::CHECKSUM;
-            mss::replace_word(packet.bytes_mut(), sum, at, lowered as u16);
+            mss::replace_word(packet.bytes_mut(), sum, at, window);
         }
         true
     }
@@ -302,12 +340,16 @@ mod tests {
     const SHIFT: u8 = 7;
     const TARGET: Duration = Duration::from_millis(30);
     const LEFT: u32 = 5_000_000;
+    const LEAVES: Left = Left {
+        bytes: 1_250,
+        end: 1_000,
+    };
 
     fn syn(answer: bool, shift: Option<u8>) -> Syn {
         Syn {
             answer,
             shift,
-            is_signed: false,
+            is_fixed: false,
         }
     }
 
@@ -319,12 +361,19 @@ mod tests {
     fn lowered(sender: Syn, receiver: Syn) -> Lent {
         let mut lent = Lent::begin(sender, Some(receiver));
         for at in 0..200 {
-            lent.note_left(ms(at), (1_250, 1_000), TARGET, TARGET);
+            lent.note_left(ms(at), LEAVES, TARGET, TARGET);
             if at == 100 {
                 lent.lower(ms(at), TARGET);
             }
         }
-        lent.tell(ms(141), &mut answer(1_000, 64_000, true), LEFT);
+        lent.tell(
+            ms(141),
+            &mut answer(1_000, 64_000, true),
+            LEFT,
+            Duration::ZERO,
+        );
+        // That is not one of a duplicate.
+        lent.told_with = None;
         lent
     }
 
@@ -355,7 +404,7 @@ mod tests {
     fn a_window_ends_a_queue_behind_what_left_and_the_checksum_stays_right() {
         for v4 in [true, false] {
             let mut packet = answer(LEFT - 100_000, 64_000, v4);
-            assert!(usual().tell(ms(200), &mut packet, LEFT));
+            assert!(usual().tell(ms(200), &mut packet, LEFT, Duration::ZERO));
             // 100 kB are on their way; nine tenths of 30 ms at 10 Mbit/s may wait.
             let granted = window(&packet) << SHIFT;
             assert!((132_000..136_000).contains(&granted), "{granted}");
@@ -372,30 +421,29 @@ mod tests {
         let begun = checksum::begun(&packet.bytes()[..20], true, 6, 21);
         packet.bytes_mut()[36..38].copy_from_slice(&begun.to_be_bytes());
         packet.set_begun();
-        assert!(usual().tell(ms(200), &mut packet, LEFT));
+        assert!(usual().tell(ms(200), &mut packet, LEFT, Duration::ZERO));
         packet.complete();
         let whole = answer(LEFT, window(&packet) as u16, true);
         assert_eq!(packet.bytes(), whole.bytes());
     }
 
     #[test]
-    fn a_window_is_never_raised_and_never_below_four_segments() {
+    fn a_window_is_never_raised() {
         let mut small = answer(LEFT - 100_000, 1_000, true);
-        assert!(!usual().tell(ms(200), &mut small, LEFT));
+        assert!(!usual().tell(ms(200), &mut small, LEFT, Duration::ZERO));
         assert_eq!(window(&small), 1_000);
-        let mut lent = usual();
-        lent.left = Outflow::default();
-        let mut packet = answer(LEFT, 64_000, true);
-        assert!(lent.tell(ms(200), &mut packet, LEFT));
-        assert_eq!(window(&packet) << SHIFT, LEAST.next_multiple_of(1 << SHIFT));
     }
 
     #[test]
     fn windows_count_as_both_ends_agreed() {
         let granted = |sender, receiver| {
             let mut packet = answer(LEFT, 64_000, true);
-            let told =
-                lowered(syn(false, sender), syn(true, receiver)).tell(ms(200), &mut packet, LEFT);
+            let told = lowered(syn(false, sender), syn(true, receiver)).tell(
+                ms(200),
+                &mut packet,
+                LEFT,
+                Duration::ZERO,
+            );
             told.then(|| window(&packet))
         };
         let scaled = granted(Some(2), Some(SHIFT)).unwrap();
@@ -405,9 +453,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_signed_or_whose_beginning_was_not_seen_is_left_alone() {
+    fn what_is_fixed_or_whose_beginning_was_not_seen_is_left_alone() {
         let signed = Syn {
-            is_signed: true,
+            is_fixed: true,
             ..syn(true, Some(SHIFT))
         };
         for mut lent in [
@@ -417,7 +465,7 @@ mod tests {
         ] {
             assert!(!lent.lower(ms(200), TARGET), "it loses a packet");
             let mut packet = answer(LEFT, 64_000, true);
-            assert!(!lent.tell(ms(200), &mut packet, LEFT));
+            assert!(!lent.tell(ms(200), &mut packet, LEFT, Duration::ZERO));
         }
     }
 
@@ -426,8 +474,13 @@ mod tests {
         let mut lent = usual();
         let mut dropped = None;
         for at in 200..3_000 {
-            lent.note_left(ms(at), (1_250, 1_000), TARGET * 4, TARGET);
-            lent.tell(ms(at), &mut answer(LEFT, 64_000, true), LEFT);
+            lent.note_left(ms(at), LEAVES, TARGET * 4, TARGET);
+            lent.tell(
+                ms(at),
+                &mut answer(LEFT, 64_000, true),
+                LEFT,
+                Duration::ZERO,
+            );
             if !lent.lower(ms(at), TARGET) {
                 dropped.get_or_insert(at);
             }
@@ -435,20 +488,71 @@ mod tests {
         assert!((1_190..1_210).contains(&dropped.unwrap()), "{dropped:?}");
         let heeds = |at| {
             let mut lent = usual();
-            lent.note_left(ms(at), (1_250, 1_000), TARGET, TARGET);
-            lent.tell(ms(at), &mut answer(LEFT, 64_000, true), LEFT);
+            lent.note_left(ms(at), LEAVES, TARGET, TARGET);
+            lent.tell(
+                ms(at),
+                &mut answer(LEFT, 64_000, true),
+                LEFT,
+                Duration::ZERO,
+            );
             lent.lower(ms(at), TARGET)
         };
         assert!((200..300).all(heeds));
     }
 
     #[test]
+    fn a_sender_that_would_be_left_less_than_four_segments_loses_packets() {
+        let mut lent = usual();
+        lent.left = Outflow::default();
+        assert!(!lent.lower(ms(200), TARGET));
+        let mut packet = answer(LEFT, 64_000, true);
+        assert!(!lent.tell(ms(200), &mut packet, LEFT, TARGET));
+    }
+
+    #[test]
+    fn duplicates_are_told_the_same_window() {
+        let mut lent = usual();
+        let mut told = |acknowledged, left| {
+            let mut packet = answer(acknowledged, 64_000, true);
+            assert!(lent.tell(ms(200), &mut packet, left, TARGET));
+            window(&packet)
+        };
+        let first = told(LEFT - 9_000, LEFT);
+        assert_eq!(told(LEFT - 9_000, LEFT + 40_000), first);
+        assert!(told(LEFT - 8_000, LEFT + 40_000) > first);
+    }
+
+    #[test]
+    fn who_paused_is_not_held_back_by_what_was_before() {
+        let mut lent = usual();
+        let at = ms(200) + HEEDS_WITHIN;
+        lent.note_left(at, LEAVES, TARGET / 2, TARGET);
+        let mut packet = answer(LEFT, 64_000, true);
+        assert!(!lent.tell(at, &mut packet, LEFT, TARGET / 2));
+    }
+
+    #[test]
+    fn a_window_stays_lowered_while_the_first_in_the_queue_waits() {
+        let at = ms(199) + FREE_AFTER * 2;
+        let mut packet = answer(LEFT, 64_000, true);
+        assert!(!usual().tell(at, &mut packet, LEFT, Duration::ZERO));
+        assert!(usual().tell(at, &mut packet, LEFT, FREE_AFTER * 2));
+    }
+
+    #[test]
+    fn what_was_agreed_is_not_changed_by_another_answer() {
+        let mut lent = usual();
+        lent.note_answer(syn(true, Some(SHIFT_MAX)));
+        assert_eq!(lent.shift(), Some(SHIFT));
+    }
+
+    #[test]
     fn nobody_is_told_anything_once_the_queue_is_gone() {
         let mut lent = usual();
         let at = ms(200) + FREE_AFTER;
-        lent.note_left(at, (1_250, 1_000), Duration::ZERO, TARGET);
+        lent.note_left(at, LEAVES, Duration::ZERO, TARGET);
         assert!(!lent.is_lowered(at));
-        assert!(!lent.tell(at, &mut answer(LEFT, 64_000, true), LEFT));
+        assert!(!lent.tell(at, &mut answer(LEFT, 64_000, true), LEFT, Duration::ZERO));
     }
 
     #[test]
@@ -461,7 +565,7 @@ mod tests {
         for cut in [&[3][..], &[3, 3], &[2, 0, 3, 3, 9], &[2, 1, 3, 3, 9]] {
             assert_eq!(shift(cut), None);
         }
-        assert!(Syn::read(true, &[1, 1, 19, 2]).is_signed);
-        assert!(Syn::read(true, &[29, 4, 0, 0]).is_signed);
+        assert!(Syn::read(true, &[1, 1, 19, 2]).is_fixed);
+        assert!(Syn::read(true, &[29, 4, 0, 0]).is_fixed);
     }
 }

@@ -164,7 +164,7 @@ fn queue() -> Step {
             ecn: 0,
             worth: Worth::Nothing,
             again: false,
-            stream_end: 0,
+            stream_end: None,
             patient: true,
         };
         queue.push(&mut flows, slot, queued, &mut dropped);

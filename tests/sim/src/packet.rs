@@ -97,6 +97,8 @@ pub struct TcpFields {
 
 /// The window that every packet grants.
 const WINDOW: u16 = (WINDOW_BYTES >> WINDOW_SHIFT) as u16;
+/// Four segments: nobody is given less.
+const LEAST_WINDOW: u64 = 4 * 1_514;
 /// No operation, then the option that says how far windows are shifted.
 const SHIFT_OPTION: [u8; 4] = [1, 3, 3, WINDOW_SHIFT];
 
@@ -295,8 +297,8 @@ pub fn unmarked(packet: &[u8], ecn: u8) -> Option<Vec<u8>> {
     Some(before)
 }
 
-/// A TCP packet as it was before somebody on its way lowered its window, and that lower window in bytes. None when its
-/// checksum is wrong.
+/// An acknowledgement as it was before somebody on its way lowered its window, and that lower window in bytes. None when its
+/// checksum is wrong, or the window is one that nobody may make of it.
 pub fn unlowered(packet: &[u8]) -> Option<(Vec<u8>, u64)> {
     let (addresses, tcp) = match packet.first()? >> 4 {
         4 if packet.len() >= 40 && packet[9] == PROTOCOL_TCP => (12..20, 20),
@@ -307,12 +309,18 @@ pub fn unlowered(packet: &[u8]) -> Option<(Vec<u8>, u64)> {
         let pseudo = u64::from(PROTOCOL_TCP) + (packet.len() - tcp) as u64;
         finish(sum(sum(pseudo, &packet[addresses.clone()]), &packet[tcp..]))
     };
-    if checksum(packet) != 0 {
+    const SYN_AND_ACK: u8 = 0x12;
+    const ACK: u8 = 0x10;
+    if checksum(packet) != 0 || packet[tcp + 13] & SYN_AND_ACK != ACK {
         return None;
     }
     let mut before = packet.to_vec();
     let field = tcp + WINDOW_AT..tcp + CHECKSUM_AT;
     let window = u16::from_be_bytes(packet[field.clone()].try_into().ok()?);
+    let bytes = u64::from(window) << WINDOW_SHIFT;
+    if window >= WINDOW || bytes < LEAST_WINDOW {
+        return None;
+    }
     before[field].copy_from_slice(&WINDOW.to_be_bytes());
     before[tcp + CHECKSUM_AT..tcp + CHECKSUM_AT + 2].fill(0);
     // As all senders here write it.
@@ -321,7 +329,7 @@ pub fn unlowered(packet: &[u8]) -> Option<(Vec<u8>, u64)> {
         whole => whole,
     };
     before[tcp + CHECKSUM_AT..tcp + CHECKSUM_AT + 2].copy_from_slice(&whole.to_be_bytes());
-    Some((before, u64::from(window) << WINDOW_SHIFT))
+    Some((before, bytes))
 }
 
 /// Sets the ECN field and puts the header's checksum right.

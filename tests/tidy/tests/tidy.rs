@@ -284,7 +284,11 @@ fn the_protocols_page_names_the_figures_that_the_code_has() {
             "gets a PING after {} while",
         ),
         ("path/health.rs", "IDLE_KEEP", "After {} otherwise"),
-        ("path/handshake.rs", "RETRY_MIN", "is repeated after {}, 500 ms"),
+        (
+            "path/handshake.rs",
+            "RETRY_MIN",
+            "is repeated after {}, 500 ms",
+        ),
         ("path/handshake.rs", "RETRY_MAX", "then every {}; each"),
     ];
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -19,6 +19,9 @@ use crate::session::Number;
 use crate::time::Time;
 use crate::transmit::Arrival;
 
+/// Former lives of the other side that are told from the present one: their sessions end within minutes.
+const FORMER_BOOTS: usize = 8;
+
 impl Bond {
     fn hello(&self, index: usize) -> Hello {
         Hello {
@@ -53,7 +56,8 @@ impl Bond {
     }
 
     /// Before a HELLO or its answer is noted with its path: if another life of the other side speaks than the one that
-    /// greeted over the path before, the path begins anew.
+    /// greeted over the path before, the path begins anew. Whether it is a former life that speaks: a path over which the
+    /// present one has not greeted yet may still bring a greeting of that one.
     pub(super) fn note_life(
         &mut self,
         now: Time,
@@ -62,16 +66,19 @@ impl Bond {
         number: Number,
         control: &Control,
         ctx: &mut Context<'_>,
-    ) {
+    ) -> bool {
         let (Control::Hello(hello) | Control::HelloAck(hello)) = control else {
-            return;
+            return false;
         };
         let path = &self.paths[index];
         let for_us = matches!(control, Control::Hello(_)) == (self.side == Side::Server)
             && hello.version == VERSION
             && hello.path == path.tag;
         if !for_us || path.life == Some(hello.boot) || path.is_former(now, number.session) {
-            return;
+            return false;
+        }
+        if self.former_boots.contains(&hello.boot) {
+            return true;
         }
         if self.side == Side::Server && self.peer_boot.is_none() {
             super::news(
@@ -81,7 +88,11 @@ impl Bond {
                 },
             );
         }
-        if self.peer_boot.is_some_and(|boot| boot != hello.boot) {
+        if let Some(former) = self.peer_boot.filter(|boot| *boot != hello.boot) {
+            self.former_boots.push_back(former);
+            if self.former_boots.len() > FORMER_BOOTS {
+                self.former_boots.pop_front();
+            }
             self.peer_restarted(now, index, ctx);
         }
         self.peer_boot = Some(hello.boot);
@@ -95,6 +106,7 @@ impl Bond {
         let path = &mut self.paths[index];
         path.life = Some(hello.boot);
         path.first_session = Some((number.session, now));
+        false
     }
 
     /// Forgets what was observed of a path.

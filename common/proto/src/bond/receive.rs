@@ -147,10 +147,11 @@ impl Bond {
             frame,
             Frame::Data(..) | Frame::Squeezed(..) | Frame::Half(_)
         );
-        if let Frame::Control(control) = &frame {
-            self.note_life(now, index, arrival, number, control, ctx);
-        }
-        if self.is_former(now, index, number) {
+        let greets_formerly = match &frame {
+            Frame::Control(control) => self.note_life(now, index, arrival, number, control, ctx),
+            _ => false,
+        };
+        if greets_formerly || self.is_former(now, index, number) {
             self.drop_packet("datagram_former_life");
             return ctx.pool.put(buf);
         }

@@ -33,3 +33,16 @@ fn a_call_waits_behind_no_bulk_in_either_direction() {
     // The link's own small queue; bulk waits for 30 ms and more.
     assert!(p50 <= 10.0 + 8.0 && p95 <= 10.0 + 15.0, "{}", report.text());
 }
+
+#[test]
+fn ten_uploads_get_the_same_of_a_thin_uplink_and_of_a_fat_one() {
+    for mbit_s in [5.0, 20.0, 50.0] {
+        let uplinks = vec![UplinkSpec::new("lone", LinkParams::new(mbit_s, 20.0))];
+        let flows = vec![bulk(Direction::Up, Algorithm::Cubic); 10];
+        let report = play(&Plan::new("ten", 20.0, uplinks, flows));
+        for flow in &report.flows {
+            let share = flow.goodput_mbit_s / mbit_s;
+            assert!((0.08..0.12).contains(&share), "{}", report.text());
+        }
+    }
+}

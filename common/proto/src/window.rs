@@ -26,9 +26,9 @@
 //! that both ends named in their SYN (RFC 7323), so it takes a flow whose beginning was seen, and whose acknowledgements
 //! come this way; what is signed (RFC 2385, RFC 5925) is left alone. A sender that does not heed it loses packets, as
 //! ever. So does one that would be left less than four segments in the queue: where many share a thin uplink, windows that small
-//! would decide who gets how much, and no longer the turns of the queue. A window is only ever lowered; where the same byte is acknowledged again, the
-//! same window is told, or a sender would not take it for a duplicate (RFC 5681). MPTCP's windows count what all
-//! subflows carry, so they are left alone as well.
+//! would decide who gets how much, and no longer the turns of the queue. A window is only ever lowered; where the same byte
+//! is acknowledged again, the same window is told, or a sender would not take it for a duplicate (RFC 5681). MPTCP's
+//! windows count what all subflows carry, so they are left alone as well.
 
 use std::time::Duration;
 
@@ -61,7 +61,8 @@ pub struct Syn {
 }
 
 impl Syn {
-    /// Reads a SYN's options. `answer`: it acknowledges another.
+    /// Reads a SYN's options. `answer`: it acknowledges another. By hand, as etherparse's iterator ends at a kind that it does
+    /// not know, and signatures and MPTCP are of such kinds.
     pub fn read(answer: bool, options: &[u8]) -> Syn {
         const END: u8 = 0;
         const NOTHING: u8 = 1;

@@ -15,6 +15,7 @@
 //! * [`sizes`]: packets and paths that do not fit each other;
 //! * [`greet`]: who the other side is, and whether it started anew;
 //! * [`rest`]: what memory an idle bond gives back;
+//! * [`resting`]: which paths nobody needs now, and what ends that;
 //! * [`picture`]: all of it as figures.
 //!
 //! A packet that comes from the TUN is only sorted and queued here. It gets a
@@ -29,6 +30,7 @@ mod pick;
 mod picture;
 mod receive;
 mod rest;
+mod resting;
 mod seal;
 mod silence;
 mod sizes;
@@ -39,7 +41,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::buffer::{PacketBuf, Pool};
-use crate::config::{Key, Modes, PeerConfig};
+use crate::config::{Key, Modes, PeerConfig, Role};
 use crate::endpoint::WakeReason;
 use crate::event::{Event, PathReason, SocketId};
 use crate::flow::{Admitted, FlowTable, Queued};
@@ -271,6 +273,7 @@ impl Bond {
         }
         let mut path = Path::new(now, tag, address, session, index);
         path.initiator = self.side == Side::Client;
+        path.set_cookie(self.next_cookie());
         self.paths.push(path);
         self.paths.last_mut()
     }
@@ -509,7 +512,7 @@ impl Bond {
                 Change::Down(reason) => Event::PathDown { peer, path, reason },
             },
         );
-        let up = self.paths.iter().any(|p| p.health.is_active());
+        let up = self.paths.iter().any(|p| p.health.is_trusted());
         if up != self.up {
             self.up = up;
             news(
@@ -573,7 +576,11 @@ impl Bond {
     }
 
     fn tick_session(&mut self, now: Time, index: usize, ctx: &mut Context<'_>) {
-        if let Some(change) = self.paths[index].tick_session(now) {
+        if !self.paths[index].session_clock_is_due(now) {
+            return;
+        }
+        let renews = self.standing(now, index).renews;
+        if let Some(change) = self.paths[index].tick_session(now, renews) {
             self.changed(self.paths[index].tag, change, ctx);
         }
     }
@@ -581,14 +588,13 @@ impl Bond {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Time, ctx: &mut Context<'_>) {
         self.tick_sessions(now, ctx);
-        let idle = now.since(self.last_packet);
         let mut scratch = [0; 256];
         let mut i = 0;
         while i < self.paths.len() {
-            let alone = self.is_alone(i);
+            let standing = self.standing(now, i);
             let path = &mut self.paths[i];
             let tag = path.tag;
-            let outcome = path.on_time(now, alone, idle, &mut self.lost, &mut scratch);
+            let outcome = path.on_time(now, &standing, &mut self.lost, &mut scratch);
             if let Some(change) = outcome.change {
                 if matches!(change, Change::Down(_)) {
                     self.note_death(now);
@@ -625,6 +631,13 @@ impl Bond {
             && match path.health.state() {
                 PathState::Connecting => age > limits::HALF_OPEN_AGE,
                 PathState::Dead => age > FORGET_PATH,
+                PathState::Resting => {
+                    // A backup shows itself by what is said over the others.
+                    let told = self.paths.iter().filter(|p| p.role != Role::Backup);
+                    let others = told.map(Path::last_sign).max();
+                    let sign = others.filter(|_| path.role == Role::Backup);
+                    now.since(path.last_sign().max(sign.unwrap_or(Time::ZERO))) > FORGET_PATH
+                }
                 PathState::Active | PathState::Suspect | PathState::Returning => false,
             }
     }
@@ -640,7 +653,6 @@ impl Bond {
 
     /// When [`Self::handle_timeout`] or `poll_transmit` is needed next, and why.
     pub fn poll_timeout(&self, now: Time) -> Option<(Time, WakeReason)> {
-        let idle = now.since(self.last_packet);
         let mut next: Option<(Time, WakeReason)> = None;
         let mut offer = |at: Option<Time>, reason| {
             if let Some(at) = at.filter(|at| next.is_none_or(|(t, _)| *at < t)) {
@@ -649,7 +661,7 @@ impl Bond {
         };
         for (i, path) in self.paths.iter().enumerate() {
             offer(
-                Some(path.next_due(self.is_alone(i), idle)),
+                Some(path.next_due(&self.standing(now, i))),
                 WakeReason::Maintenance,
             );
             offer(path.received.silence_at(), WakeReason::Loss);

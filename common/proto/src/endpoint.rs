@@ -28,7 +28,7 @@ use crate::frame::CloseReason;
 use crate::limits;
 use crate::packet;
 use crate::path::Address;
-use crate::session::{Identity, Outer, Session, outer};
+use crate::session::{Identity, Outer, Session, outer, wake};
 use crate::stats::{Detail, Snapshot};
 use crate::time::Time;
 use crate::transmit::{Arrival, Transmit};
@@ -102,7 +102,7 @@ pub struct Endpoint {
     drops: BTreeMap<&'static str, u64>,
 }
 
-/// Cookie replies that may wait to be sent.
+/// Answers to strangers that may wait to be sent.
 const REPLIES: usize = 64;
 
 impl Endpoint {
@@ -296,20 +296,54 @@ impl Endpoint {
     pub fn handle_datagram(&mut self, now: Time, arrival: Arrival, datagram: &[u8]) {
         match outer(datagram) {
             None => self.drop_reason("datagram_malformed"),
-            Some(Outer::ToIndex { receiver }) => {
-                let Some((at, tag)) = self.path_of(receiver >> 8) else {
-                    return self.lost_datagram(arrival, receiver, datagram);
-                };
-                self.with_bond(at, |bond, ctx| {
-                    bond.handle_datagram(now, tag, arrival, datagram, ctx);
-                });
-            }
             Some(Outer::Initiation { sender }) => {
                 if self.side == Side::Client {
                     return self.drop_reason("handshake_unexpected");
                 }
                 self.admit(now, arrival, sender, datagram);
             }
+            Some(
+                outer @ (Outer::ToIndex { receiver }
+                | Outer::Keep { receiver, .. }
+                | Outer::Wake { receiver, .. }),
+            ) => match self.path_of(receiver >> 8) {
+                Some(path) => self.pass_on(now, path, arrival, outer, datagram),
+                None => self.lost_datagram(arrival, (receiver, outer), datagram),
+            },
+        }
+    }
+
+    /// A datagram for a path of ours.
+    fn pass_on(
+        &mut self,
+        now: Time,
+        (at, tag): (usize, u8),
+        arrival: Arrival,
+        outer: Outer,
+        datagram: &[u8],
+    ) {
+        self.with_bond(at, |bond, ctx| match outer {
+            Outer::Keep { sender, cookie, .. } => {
+                bond.handle_keep(now, tag, arrival, sender, cookie, ctx);
+            }
+            Outer::Wake { cookie, .. } => bond.handle_wake(now, tag, cookie),
+            Outer::Initiation { .. } | Outer::ToIndex { .. } => {
+                bond.handle_datagram(now, tag, arrival, datagram, ctx);
+            }
+        });
+    }
+
+    /// Something for an index that nobody has. A client whose server was started anew is told so by its first KEEP.
+    fn answer_stranger(&mut self, arrival: Arrival, outer: Outer) {
+        match outer {
+            Outer::Keep { sender, cookie, .. } if self.side == Side::Server => {
+                self.drop_reason("keep_unknown");
+                if self.replies.len() < REPLIES {
+                    self.replies
+                        .push_back((wake(sender, cookie), arrival.into()));
+                }
+            }
+            _ => self.drop_reason("datagram_no_session"),
         }
     }
 

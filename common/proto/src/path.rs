@@ -5,8 +5,8 @@
 //! sent ([`sent`]), what arrived ([`received`]), how long it takes ([`rtt`]), at
 //! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]), how
 //! large its datagrams may be ([`mtu`]). What the operator asked (`role`) and what is observed are different fields.
-//! Three occasions call several of them, each in a file of its own: handshakes ([`handshake`]), what acknowledgements and
-//! answers tell ([`told`]), and the passing of time ([`due`]).
+//! Four occasions call several of them, each in a file of its own: handshakes ([`handshake`]), what acknowledgements and
+//! answers tell ([`told`]), the passing of time ([`due`]), and that nobody needs it ([`resting`]).
 
 mod due;
 mod fit;
@@ -15,6 +15,7 @@ mod health;
 mod mtu;
 mod pacer;
 mod received;
+mod resting;
 mod rtt;
 mod said;
 mod sent;
@@ -29,12 +30,14 @@ use std::time::Duration;
 
 pub use fit::Fit;
 use handshake::RETRY_MIN;
-pub use health::{Change, Health, Signs, Wish};
+pub use health::{BUSY, Change, Health, Signs, Wish};
 pub use mtu::PathMtu;
 use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
+pub use resting::RENEW_WITHIN;
+use resting::Rest;
 pub use rtt::Rtt;
-pub use said::{Address, Candidate, Greeting, Message, MessageContent};
+pub use said::{Address, Candidate, Greeting, Message, MessageContent, Standing};
 pub use sent::{Kind, Outgoing, SentLog};
 pub use snapshot::Place;
 pub use train::{Guess, ProbeTrain, lengthen};
@@ -75,6 +78,8 @@ pub struct Path {
     pub rate: RateController,
     /// Whether it works.
     pub health: Health,
+    /// How it rests, and what ends that.
+    rest: Rest,
     /// What is left to find out before it carries its share.
     pub trial: Trial,
     /// A first guess of its rate.
@@ -140,6 +145,7 @@ impl Path {
             rtt: Rtt::default(),
             rate: RateController::new(),
             health: Health::new(now),
+            rest: Rest::default(),
             trial: Trial::default(),
             train: ProbeTrain::default(),
             fit: Fit::default(),
@@ -181,6 +187,7 @@ impl Path {
             role: self.role,
             mtu: self.mtu.begun_anew(headers(address.remote)),
             health: self.health,
+            rest: self.rest,
             life: self.life,
             first_session: self.first_session,
             raw: self.raw,

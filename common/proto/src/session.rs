@@ -32,7 +32,7 @@ use boringtun::noise::{Tunn, TunnResult};
 
 pub use identity::{Admission, Identity, public_key};
 use outer::number;
-pub use outer::{Number, Outer, outer};
+pub use outer::{Number, Outer, keep, outer, wake};
 #[cfg(feature = "test-session")]
 use test_session::TestSession;
 
@@ -136,6 +136,8 @@ pub struct Tick {
 pub struct Session {
     kind: Kind,
     established: bool,
+    /// The other side's index, as of the last datagram sealed for it.
+    receiver: Option<u32>,
 }
 
 enum Kind {
@@ -160,6 +162,11 @@ impl Session {
         self.established
     }
 
+    /// The other side's index in the last session that something was sealed in, also after its end.
+    pub fn receiver(&self) -> Option<u32> {
+        self.receiver
+    }
+
     /// Seals a frame into the front of `out`, which has [`OVERHEAD`] more room
     /// than the frame. `None` while there is no session.
     pub fn seal(&mut self, frame: &[u8], out: &mut [u8]) -> Option<(usize, Number)> {
@@ -174,7 +181,9 @@ impl Session {
             #[cfg(feature = "test-session")]
             Kind::Test(session) => session.seal(frame, out)?,
         };
-        Some((len, number(out)))
+        let number = number(out);
+        self.receiver = Some(number.session);
+        Some((len, number))
     }
 
     /// Opens a datagram into `out`, which is at least as long and no shorter
@@ -285,6 +294,7 @@ impl Session {
             #[cfg(feature = "test-session")]
             Kind::Test(session) => {
                 let send = session.tick(now, out);
+                self.established &= session.age(now).is_some();
                 Tick {
                     send,
                     established: self.established,

@@ -118,6 +118,8 @@ pub enum PathState {
     Dead,
     /// Answers again; on trial.
     Returning,
+    /// Nobody uses it, so its session was not renewed. It takes a round trip to have it back.
+    Resting,
 }
 
 /// One path.

@@ -52,10 +52,10 @@ const RETURN_VALUE: u16 = 0x16;
 
 /// What [`steer`] attaches: the number of the worker from a datagram's plain header.
 ///
-/// The index stands behind the type in cookies (3) and data (4), and behind the sender's in a
+/// The index stands behind the type in cookies (3), data (4) and the KEEP of a path at rest (5), and behind the sender's in a
 /// response (2), lowest byte first: what is read is its last byte. A datagram that ends before it
 /// goes to the first worker, as the kernel ends a program that reads too far with 0.
-fn program() -> [libc::sock_filter; 10] {
+fn program() -> [libc::sock_filter; 11] {
     let step = |code, k| libc::sock_filter {
         code,
         jt: 0,
@@ -70,9 +70,10 @@ fn program() -> [libc::sock_filter; 10] {
     };
     [
         step(LOAD_BYTE, 0),
-        jump_if(2, 4, 0),
-        jump_if(3, 1, 0),
-        jump_if(4, 0, 5),
+        jump_if(2, 5, 0),
+        jump_if(3, 2, 0),
+        jump_if(4, 1, 0),
+        jump_if(5, 0, 5),
         step(LOAD_BYTE, 7),
         step(JUMP, 1),
         step(LOAD_BYTE, 11),
@@ -120,6 +121,7 @@ mod tests {
             1 => (148, 4),
             2 => (92, 8),
             3 => (64, 4),
+            5 => (16, 4),
             _ => (80, 4),
         };
         let mut message = vec![0xff; len];
@@ -153,7 +155,7 @@ mod tests {
             let to = sockets[0].local_addr().expect("bound");
             for _ in 0..20 {
                 let sender = UdpSocket::bind(from).expect("bound");
-                for kind in 2..=4 {
+                for kind in 2..=5 {
                     for worker in 0..WORKERS {
                         let message = message(kind, (worker as u32) << 28 | 0x0123_4567);
                         sender.send_to(&message, to).expect("sent");

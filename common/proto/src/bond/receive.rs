@@ -83,6 +83,7 @@ impl Bond {
                 self.paths[index].raw.push_back((reply, to));
                 if established && self.side == Side::Client {
                     self.paths[index].handshake_done();
+                    self.paths[index].end_rest(now);
                     self.greet(now, index);
                 }
             }
@@ -98,6 +99,7 @@ impl Bond {
                 let newest = self.is_newest(index, number);
                 let former = self.is_former(now, index, number);
                 if !former && self.paths[index].received.on_received(now, incoming) && newest {
+                    self.end_rest(now, index, arrival);
                     self.watch_address(now, index, arrival);
                 }
             }
@@ -174,6 +176,7 @@ impl Bond {
         }
         self.paths[index].health.heard(now);
         if newest {
+            self.end_rest(now, index, arrival);
             self.watch_address(now, index, arrival);
         }
         match frame {
@@ -465,7 +468,7 @@ impl Bond {
         path.say_to(challenge, Some(address));
     }
 
-    fn next_token(&mut self) -> [u8; 8] {
+    pub(super) fn next_token(&mut self) -> [u8; 8] {
         // Unpredictable enough: the seed is secret, the token travels sealed.
         self.token = self
             .token

@@ -47,23 +47,31 @@ impl Bond {
             }
             received.silence_reported();
             let latest = received.latest();
-            self.say_silent(self.paths[i].tag, latest);
+            if !self.say_silent(self.paths[i].tag, latest) {
+                // There is nobody else to tell. A backup is being had back ([`super::resting`]) unless it answers.
+                self.paths[i].ping();
+            }
         }
     }
 
     /// Tells the other side, over other paths, that nothing arrives over one any more. It hears of it sooner than it
     /// can find out.
-    pub(super) fn say_silent(&mut self, path: u8, latest: Option<(u32, u64)>) {
-        let Some((_, largest)) = latest else { return };
+    /// Whether there was another path to say it over.
+    pub(super) fn say_silent(&mut self, path: u8, latest: Option<(u32, u64)>) -> bool {
+        let Some((_, largest)) = latest else {
+            return false;
+        };
         let say = Control::Silent {
             path,
             largest: largest as u32,
         };
         let others = self.others_to_tell(path);
-        self.counters.silences += u64::from(!others.is_empty());
+        let told = !others.is_empty();
+        self.counters.silences += u64::from(told);
         for j in others {
             self.paths[j].say(MessageContent::Control(say.clone()));
         }
+        told
     }
 
     /// A path is down. Acknowledgements for the others may have been on their way over it, so theirs may be late

@@ -75,18 +75,14 @@ impl Bond {
             .iter_mut()
             .find(|p| !p.messages.is_empty() && p.session.is_established())?;
         let message = path.messages.pop_front()?;
-        ctx.scratch.clear();
-        let frame = message.content.frame();
-        if let Some(frame) = &frame {
-            frame::encode(frame, stamp::stamp(now), ctx.scratch);
-        }
+        frame::encode(&message.content.frame(), stamp::stamp(now), ctx.scratch);
         let (len, number) = path.session.seal(ctx.scratch, out)?;
         let tick = message.content == MessageContent::Probe(Probe::Tick);
         // Nobody waits for a probe of a size, and nobody minds when it is lost.
         let probe = matches!(message.content, MessageContent::Probe(Probe::Size { .. }));
         let outgoing = Outgoing {
             len,
-            eliciting: frame.is_some() && !probe,
+            eliciting: !probe,
             limited: true,
             packet: None,
             kind: if probe { Kind::Probe } else { Kind::Whole },

@@ -107,16 +107,15 @@ impl Endpoint {
                     (Some(key), Some(Outer::Initiation { sender })) => {
                         self.welcome(now, arrival, (key, sender), datagram.bytes());
                     }
-                    (None, Some(Outer::ToIndex { receiver })) => {
-                        match self.path_of(receiver >> 8) {
-                            Some((at, tag)) => {
-                                self.with_bond(at, |bond, ctx| {
-                                    bond.handle_datagram(now, tag, arrival, datagram.bytes(), ctx);
-                                });
-                            }
-                            None => self.drop_reason("datagram_no_session"),
+                    (
+                        None,
+                        Some(outer @ (Outer::ToIndex { receiver } | Outer::Keep { receiver, .. })),
+                    ) => match self.path_of(receiver >> 8) {
+                        Some(path) => {
+                            self.pass_on(now, path, arrival, outer, datagram.bytes());
                         }
-                    }
+                        None => self.answer_stranger(arrival, outer),
+                    },
                     _ => self.drop_reason("datagram_malformed"),
                 }
                 self.pool.put(datagram);
@@ -139,10 +138,15 @@ impl Endpoint {
     }
 
     /// A datagram for an index that is none of ours.
-    pub(super) fn lost_datagram(&mut self, arrival: Arrival, receiver: u32, datagram: &[u8]) {
+    pub(super) fn lost_datagram(
+        &mut self,
+        arrival: Arrival,
+        (receiver, outer): (u32, Outer),
+        datagram: &[u8],
+    ) {
         match self.worker.other(receiver) {
             Some(worker) => self.hand_datagram_over(worker, arrival, datagram, None),
-            None => self.drop_reason("datagram_no_session"),
+            None => self.answer_stranger(arrival, outer),
         }
     }
 

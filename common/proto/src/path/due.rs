@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Change, Greeting, MessageContent, Path, Signs, Wish};
+use super::{Change, Greeting, MessageContent, Path, Signs, Standing, Wish};
 use crate::frame::Probe;
 use crate::store::PacketKey;
 use crate::time::Time;
@@ -29,7 +29,7 @@ pub struct TimeOutcome {
 
 impl Path {
     /// When [`Self::on_time`] is needed next.
-    pub fn next_due(&self, alone: bool, idle: Duration) -> Time {
+    pub fn next_due(&self, standing: &Standing) -> Time {
         let greet = match self.greeting {
             Greeting::Waiting(at) | Greeting::Repeating(at) => Some(at),
             Greeting::Idle | Greeting::Done => None,
@@ -37,7 +37,8 @@ impl Path {
         [
             Some(self.last_session_tick + SESSION_TICK),
             self.loss_check,
-            self.health.next_due(&self.rtt, &self.signs(alone, idle)),
+            self.health.next_due(&self.rtt, &self.signs(standing)),
+            self.rest_due(standing),
             self.tick_due(),
             self.next_handshake,
             greet,
@@ -53,13 +54,13 @@ impl Path {
     pub fn on_time(
         &mut self,
         now: Time,
-        alone: bool,
-        idle: Duration,
+        standing: &Standing,
         lost: &mut Vec<PacketKey>,
         scratch: &mut [u8],
     ) -> TimeOutcome {
         let mut outcome = TimeOutcome::default();
-        self.shake_hands(now, scratch);
+        let gone = self.look_after_rest(now, standing);
+        self.shake_hands(now, standing, scratch);
         if let Greeting::Waiting(at) | Greeting::Repeating(at) = self.greeting {
             outcome.greet = at <= now && self.session.is_established();
             if at <= now && !outcome.greet {
@@ -77,14 +78,12 @@ impl Path {
             self.promised_more = false;
             self.say(MessageContent::Probe(Probe::Tick));
         }
-        let (wish, change) = self
-            .health
-            .on_time(now, &self.rtt, &self.signs(alone, idle));
-        outcome.change = change;
+        let (wish, change) = self.health.on_time(now, &self.rtt, &self.signs(standing));
+        outcome.change = change.or(gone);
         match wish {
             None => {}
             Some(Wish::Probe) => self.ping(),
-            Some(Wish::Keep) => self.say(MessageContent::Keep),
+            Some(Wish::Keep) => self.keep(),
             Some(Wish::ProbeAndHandshake) => {
                 self.ping();
                 if self.initiator {
@@ -105,15 +104,16 @@ impl Path {
             .then(|| self.last_sent + TICK_AFTER.max(successor))
     }
 
-    fn signs(&self, alone: bool, idle: Duration) -> Signs {
+    fn signs(&self, standing: &Standing) -> Signs {
         let heard = self.received.last_arrival().unwrap_or(Time::ZERO);
         Signs {
             oldest_inflight: self.sent.oldest_inflight(),
             last_traffic: self.last_sent.max(heard),
             packet: self.packet_time(),
-            alone,
-            idle,
-            keeps: self.initiator,
+            alone: standing.alone,
+            idle: standing.idle,
+            rests: standing.rests,
+            keeps: standing.keeps,
             probation_end: self.trial.probation_end(),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{Change, Greeting, Path};
+use super::{Change, Greeting, Path, Standing};
 use crate::event::PathReason;
 use crate::session::{HANDSHAKE_MAX, Session};
 use crate::time::Time;
@@ -51,21 +51,32 @@ impl Path {
         std::mem::replace(&mut self.index, index)
     }
 
-    /// Lets the session's timers run, unless they just did. To be called before anything is sealed or opened: the session
+    /// Whether the session's clock is to be set before anything is sealed or opened.
+    pub fn session_clock_is_due(&self, now: Time) -> bool {
+        now.since(self.last_session_tick) >= SESSION_CLOCK
+    }
+
+    /// Lets the session's timers run. To be called before anything is sealed or opened: the session
     /// notes all times by the clock that this sets, and keys that are too old are gone afterwards.
-    pub fn tick_session(&mut self, now: Time) -> Option<Change> {
-        if now.since(self.last_session_tick) < SESSION_CLOCK {
-            return None;
-        }
+    /// `renews`: whether the session may make itself anew.
+    pub fn tick_session(&mut self, now: Time, renews: bool) -> Option<Change> {
         self.last_session_tick = now;
         let was = self.session.is_established();
         let mut out = [0; HANDSHAKE_MAX];
         let tick = self.session.tick(now, &mut out);
-        // A responder's session may ask for a handshake too; ours never starts one.
-        if let Some(len) = tick.send.filter(|_| self.initiator || out[0] == 4) {
+        // A responder's session may ask for a handshake too; ours never starts one. Nor does an initiator's for the sake of
+        // what was said in greeting, or it would never end.
+        if let Some(len) = tick
+            .send
+            .filter(|_| self.initiator && renews || out[0] == 4)
+        {
             self.raw.push_back((out[..len].to_vec(), None));
         }
         if !was || tick.established {
+            return None;
+        }
+        if self.may_rest() {
+            self.begin_rest(now);
             return None;
         }
         self.greeting = Greeting::Idle;
@@ -76,8 +87,8 @@ impl Path {
     }
 
     /// Makes the attempt that is due, if one is.
-    pub(super) fn shake_hands(&mut self, now: Time, scratch: &mut [u8]) {
-        if self.session_is_old(now) && self.next_handshake.is_none() {
+    pub(super) fn shake_hands(&mut self, now: Time, standing: &Standing, scratch: &mut [u8]) {
+        if standing.renews && self.session_is_old(now) && self.next_handshake.is_none() {
             self.start_handshake(now);
         }
         if self.next_handshake.is_some_and(|at| at <= now) {
@@ -87,7 +98,7 @@ impl Path {
         }
     }
 
-    /// An idle bond sends nothing that would renew its session, and is to be reachable all the same.
+    /// Only what is sent renews a session, and little may be sent over this path.
     fn session_is_old(&self, now: Time) -> bool {
         /// Below the three minutes after which a session is no longer accepted, by time for some attempts.
         const OLD: Duration = Duration::from_secs(165);

@@ -8,6 +8,7 @@
 //!  Connecting ──hello──► Active ──overdue──► Suspect ──400 ms──► Dead
 //!                          ▲  ▲──any ack──────┘                    │ any ack
 //!                          └────three acks──── Returning ◄─────────┘
+//!        Active ──session ended unused──► Resting ──session──► Active
 //! ```
 //!
 //! While no other path works there is nothing to lose: the first acknowledgement makes a dead path active.
@@ -22,6 +23,7 @@
 use std::time::Duration;
 
 use crate::event::PathReason;
+use crate::path::resting::KEEP_EVERY;
 use crate::path::rtt::Rtt;
 use crate::stats::PathState;
 use crate::time::Time;
@@ -42,7 +44,7 @@ const DEAD_PROBE_ALONE: u32 = 300;
 /// What comes over a path that is not trusted is a reason to ask, but not more often than this.
 const HEARD_PROBE: Duration = Duration::from_millis(20);
 /// Inner traffic within this time means that the bond is in use.
-const BUSY: Duration = Duration::from_secs(5);
+pub const BUSY: Duration = Duration::from_secs(5);
 /// Acknowledged probes in a row that make a path trusted again.
 const RETURN_PROOFS: u8 = 3;
 const RETURN_PROBE: Duration = Duration::from_millis(20);
@@ -61,15 +63,13 @@ const PACKETS_BEFORE: u32 = 2;
 const EXCUSE: Duration = Duration::from_millis(25);
 /// A path that was silent for this long while the bond is in use is asked for a sign.
 const IDLE_PROBE_BUSY: Duration = Duration::from_secs(1);
-/// A path of an idle bond shows itself so often, which keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
-const IDLE_KEEP: Duration = Duration::from_secs(25);
 
 /// What the health of a path asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// Send a ping.
     Probe,
-    /// Send something that nobody answers.
+    /// Show where we can be reached.
     Keep,
     /// Send a ping and try a new handshake (client).
     ProbeAndHandshake,
@@ -116,6 +116,8 @@ pub struct Signs {
     pub alone: bool,
     /// For how long no inner packet passed.
     pub idle: Duration,
+    /// Nobody needs it now: it is not asked for signs.
+    pub rests: bool,
     /// A NAT may stand before this side, and forget who is behind it.
     pub keeps: bool,
     /// It came back from the dead, and nothing depends on it until then.
@@ -184,6 +186,11 @@ impl Health {
         self.state == PathState::Active
     }
 
+    /// Whether it carries packets, or would a round trip after it is asked to.
+    pub fn is_trusted(&self) -> bool {
+        matches!(self.state, PathState::Active | PathState::Resting)
+    }
+
     /// Whether it carries packets and is known to: it is not only trusted for want of another.
     pub fn works(&self) -> bool {
         self.is_active() && !self.overdue
@@ -205,6 +212,13 @@ impl Health {
         self.next_probe = now;
         self.proofs = 0;
         self.overdue = false;
+    }
+
+    /// Its session ended as nobody used it.
+    pub fn rest(&mut self, now: Time) {
+        self.state = PathState::Resting;
+        self.reason = None;
+        self.since = now;
     }
 
     /// The first exchange over it (or over a new session) succeeded.
@@ -237,7 +251,7 @@ impl Health {
         self.last_progress = now;
         self.overdue = false;
         match self.state {
-            PathState::Active | PathState::Connecting => None,
+            PathState::Active | PathState::Connecting | PathState::Resting => None,
             PathState::Suspect => {
                 self.enter(now, PathState::Active, PathReason::Answered);
                 Some(Change::Up(PathReason::Answered))
@@ -328,14 +342,14 @@ impl Health {
     /// When [`Self::on_time`] is needed next.
     pub fn next_due(&self, rtt: &Rtt, signs: &Signs) -> Option<Time> {
         match self.state {
-            PathState::Connecting => None,
+            PathState::Connecting | PathState::Resting => None,
             PathState::Suspect | PathState::Returning => Some(self.next_probe),
             PathState::Dead => Some(self.next_probe),
             PathState::Active => {
-                let idle = if signs.busy() {
-                    Some(IDLE_PROBE_BUSY)
+                let idle = if signs.rests {
+                    signs.keeps.then_some(KEEP_EVERY)
                 } else {
-                    signs.keeps.then_some(IDLE_KEEP)
+                    Some(IDLE_PROBE_BUSY)
                 };
                 match signs.oldest_inflight {
                     None => {
@@ -364,15 +378,11 @@ impl Health {
             return (None, None);
         }
         match self.state {
-            PathState::Connecting => (None, None),
+            PathState::Connecting | PathState::Resting => (None, None),
             PathState::Active => match signs.oldest_inflight {
                 None => {
                     self.next_probe = now + RETURN_PROBE;
-                    let wish = if signs.busy() {
-                        Wish::Probe
-                    } else {
-                        Wish::Keep
-                    };
+                    let wish = if signs.rests { Wish::Keep } else { Wish::Probe };
                     (Some(wish), None)
                 }
                 Some(_) if signs.alone => self.alone_overdue(now, rtt),
@@ -449,6 +459,7 @@ mod tests {
             packet: Duration::ZERO,
             alone,
             idle: Duration::ZERO,
+            rests: false,
             keeps: true,
             probation_end: None,
         }
@@ -576,6 +587,7 @@ mod tests {
         let (mut h, rtt) = active();
         let idle = |keeps| Signs {
             idle: BUSY,
+            rests: true,
             keeps,
             ..signs(None, false)
         };

@@ -170,6 +170,8 @@ pub struct ReceivedLog {
     delays: Delays,
     watermark: Option<u32>,
     more: bool,
+    /// Its silence was reported, and nothing came since.
+    silent: bool,
     pending: u32,
     pending_since: Option<Time>,
     new_hole: bool,
@@ -228,6 +230,7 @@ impl ReceivedLog {
                 self.more = arrival.more.unwrap_or(self.more);
             }
         }
+        self.silent = false;
         self.last_arrival = Some(now);
         self.bytes = self.bytes.wrapping_add(arrival.len as u32);
         self.datagrams += 1;
@@ -261,8 +264,14 @@ impl ReceivedLog {
         Some(last + (usual * 2).clamp(FLOOR, Duration::from_millis(400)))
     }
 
+    /// Whether it is silent in the middle of what was promised, reported or not.
+    pub fn is_silent(&self, now: Time) -> bool {
+        self.silent || self.silence_at().is_some_and(|at| at <= now)
+    }
+
     /// The silence was reported; once is enough until something arrives.
     pub fn silence_reported(&mut self) {
+        self.silent = true;
         self.more = false;
     }
 

@@ -1,6 +1,7 @@
 //! What is said over a path besides data, where to, and how far the greeting is.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::event::SocketId;
 use crate::frame::{Control, Frame, Probe};
@@ -44,17 +45,14 @@ pub enum MessageContent {
     Control(Control),
     /// Measuring.
     Probe(Probe),
-    /// Nothing: a message that only keeps a NAT's mapping.
-    Keep,
 }
 
 impl MessageContent {
-    /// As a frame, if it is one.
-    pub fn frame(&self) -> Option<Frame<'static>> {
+    /// As a frame.
+    pub fn frame(&self) -> Frame<'static> {
         match self {
-            MessageContent::Control(c) => Some(Frame::Control(c.clone())),
-            MessageContent::Probe(p) => Some(Frame::Probe(*p)),
-            MessageContent::Keep => None,
+            MessageContent::Control(c) => Frame::Control(c.clone()),
+            MessageContent::Probe(p) => Frame::Probe(*p),
         }
     }
 }
@@ -88,4 +86,19 @@ pub struct Candidate {
     pub token: [u8; 8],
     /// When it appeared.
     pub since: Time,
+}
+
+/// Where a path stands among the others of its bond.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// No other path works.
+    pub alone: bool,
+    /// For how long no inner packet passed.
+    pub idle: Duration,
+    /// Nobody needs it now: its session may end.
+    pub rests: bool,
+    /// Its session is renewed before it ends.
+    pub renews: bool,
+    /// It shows itself to the other end while it rests.
+    pub keeps: bool,
 }

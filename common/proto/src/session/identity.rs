@@ -133,6 +133,7 @@ impl Identity {
         Session {
             kind,
             established: false,
+            receiver: None,
         }
     }
 }

@@ -2,6 +2,9 @@
 //!
 //! Nothing of it is believed: it tells which session may open the datagram. Once that succeeded, the counter of a data
 //! message is the path's packet number.
+//!
+//! Two kinds are our own and are never opened, as they are for paths whose session has ended ([`crate::path::rest`]): KEEP
+//! and WAKE. All that somebody can do who forges one is to have a path shake hands once too often.
 
 use super::OVERHEAD;
 
@@ -18,9 +21,44 @@ pub enum Outer {
         /// Our index.
         receiver: u32,
     },
+    /// A client at rest shows where it can be reached.
+    Keep {
+        /// Our index.
+        receiver: u32,
+        /// The client's, to which an answer is addressed.
+        sender: u32,
+        /// What an answer must return.
+        cookie: u32,
+    },
+    /// Something waits for a client at rest.
+    Wake {
+        /// Our index.
+        receiver: u32,
+        /// What we said in the last KEEP.
+        cookie: u32,
+    },
 }
 
-/// Reads the plain header of a datagram. `None` when it is no WireGuard message.
+/// Bytes of a KEEP.
+const KEEP_LEN: usize = 16;
+/// Bytes of a WAKE: fewer than of what it answers, so that nobody can multiply traffic with it.
+const WAKE_LEN: usize = 12;
+
+fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A KEEP.
+pub fn keep(receiver: u32, sender: u32, cookie: u32) -> Vec<u8> {
+    words(&[5, receiver, sender, cookie])
+}
+
+/// A WAKE.
+pub fn wake(receiver: u32, cookie: u32) -> Vec<u8> {
+    words(&[6, receiver, cookie])
+}
+
+/// Reads the plain header of a datagram. `None` when it is neither a WireGuard message nor one of ours.
 pub fn outer(datagram: &[u8]) -> Option<Outer> {
     let word = |at: usize| {
         datagram
@@ -32,6 +70,15 @@ pub fn outer(datagram: &[u8]) -> Option<Outer> {
         (2, 92) => Some(Outer::ToIndex { receiver: word(8)? }),
         (3, 64) => Some(Outer::ToIndex { receiver: word(4)? }),
         (4, OVERHEAD..) => Some(Outer::ToIndex { receiver: word(4)? }),
+        (5, KEEP_LEN) => Some(Outer::Keep {
+            receiver: word(4)?,
+            sender: word(8)?,
+            cookie: word(12)?,
+        }),
+        (6, WAKE_LEN) => Some(Outer::Wake {
+            receiver: word(4)?,
+            cookie: word(8)?,
+        }),
         _ => None,
     }
 }

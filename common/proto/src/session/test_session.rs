@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::{HANDSHAKE_MAX, Number, OVERHEAD, OpenError, Opened, number};
+use super::{HANDSHAKE_MAX, KEYS_LIVE, Number, OVERHEAD, OpenError, Opened, number};
 use crate::config::Key;
 use crate::time::Time;
 
@@ -182,6 +182,10 @@ impl TestSession {
     }
 
     pub(super) fn tick(&mut self, now: Time, out: &mut [u8]) -> Option<usize> {
+        if now.since(self.established_at) > KEYS_LIVE {
+            self.current = None;
+            self.previous = None;
+        }
         let old = self.current.is_some() && now.since(self.established_at) > REKEY_AFTER;
         let due = old && self.has_sent;
         (due && self.initiator && self.pending.is_none()).then(|| self.initiate(now, out))

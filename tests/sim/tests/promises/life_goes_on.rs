@@ -1,14 +1,11 @@
 //! Keys change, machines sleep, clocks leap, addresses change: flows hardly notice.
 
 use marline_sim::event::{Event, Plan, UplinkSpec};
-use marline_sim::link::{LinkParams, Nanos};
+use marline_sim::link::LinkParams;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec, Kind};
-use marline_sim::world::World;
 
 use crate::harness::{bulk, fast_and_slow, pings, play};
-
-const S: Nanos = 1_000_000_000;
 
 /// One ping per second, so that hours can be played.
 fn rare_pings(stop_s: f64) -> FlowSpec {
@@ -127,23 +124,6 @@ fn flows_resume_within_two_seconds_when_the_server_is_killed() {
     let report = play(&plan);
     for flow in &report.flows {
         assert!(flow.gap_ms_max <= 2_000.0, "{}", report.text());
-    }
-}
-
-#[test]
-fn a_path_of_an_idle_bond_costs_less_than_a_megabyte_a_day() {
-    let mut world = World::new(&Plan::new("idle", 4_000.0, fast_and_slow(), Vec::new()), 1);
-    let carried = |world: &World, uplink| {
-        let (up, down) = world.link_stats(uplink).expect("it exists");
-        up.delivered_bytes + down.delivered_bytes
-    };
-    // By then the sizes have been probed.
-    world.run_until(400 * S);
-    let before = ["fast", "slow"].map(|uplink| carried(&world, uplink));
-    world.run_until(4_000 * S);
-    for (uplink, before) in ["fast", "slow"].into_iter().zip(before) {
-        let a_day = 24 * (carried(&world, uplink) - before);
-        assert!((1..1_000_000).contains(&a_day), "{uplink}: {a_day} bytes");
     }
 }
 

@@ -1,0 +1,204 @@
+//! A path at rest: its session has ended, and it can be had back at any moment.
+//!
+//! Keeping a session alive that nobody uses costs two handshakes' bytes every three minutes on every uplink, and a ping a
+//! second on a backup beside a busy bond. So no session is renewed for nobody's sake: it ends, and the path rests. What was
+//! learned of it stays. Both ends know how to get it back:
+//!
+//! * **The client** shakes hands when a packet wants to leave, over all uplinks at once (a backup: when none of the others
+//!   works), and goes on where it was one round trip later. No greeting is waited for: both ends know each other.
+//! * **The server** cannot: it starts no handshake, and a NAT may stand before the client. So the client shows itself
+//!   every 25 s with a KEEP, a datagram of 16 bytes that opens the NAT and names a cookie. When a packet for the client
+//!   waits, the server sends the cookie back in a WAKE, over every path of which it has one, and the client shakes hands.
+//! * **A server that was started anew** knows neither path nor client. It answers a KEEP whose index is none of its own
+//!   with a WAKE at once, and so is one that comes from another address than the session's: the NAT forgot the old one.
+//!
+//! KEEP and WAKE are not authentic. All that a WAKE brings about is one handshake, which is; only who saw the cookie can
+//! forge one, and once, as each is good for one. A KEEP brings about one WAKE, which is shorter. On a backup there are none
+//! of them while another uplink serves: no byte is sent over it.
+//!
+//! RFC 3948, section 4, keeps the mapping of a NAT with a datagram of one byte in the same manner.
+
+use std::time::Duration;
+
+use super::{Address, Change, Path, Standing};
+use crate::event::PathReason;
+use crate::session::{keep, wake};
+use crate::stats::PathState;
+use crate::time::Time;
+
+/// A path of an idle bond shows itself so often, which keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
+pub(super) const KEEP_EVERY: Duration = Duration::from_secs(25);
+/// A session is renewed before it ends while inner packets passed within this time: who speaks every other minute waits
+/// for no handshake.
+pub const RENEW_WITHIN: Duration = Duration::from_secs(120);
+/// A roused path that has not answered for this long does not work.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A backup is left alone for so long while other paths are being roused: a round trip, and a handshake that was repeated.
+const HEAD_START: Duration = Duration::from_millis(600);
+/// First and longest interval between two WAKEs for a client that does not answer.
+const WAKE_MIN: Duration = Duration::from_millis(250);
+const WAKE_MAX: Duration = Duration::from_secs(4);
+
+/// Where a client at rest was seen last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    address: Address,
+    /// The client's index.
+    sender: u32,
+    cookie: u32,
+    at: Time,
+}
+
+/// What is known of a path's rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rest {
+    /// Client: what the next WAKE must return.
+    cookie: u32,
+    /// Client: since when it shakes hands to end the rest.
+    roused: Option<Time>,
+    /// Server: where the client was seen.
+    mark: Option<Mark>,
+    /// Server: WAKEs sent since packets wait, and when the next is due.
+    wakes: u32,
+    next_wake: Time,
+}
+
+impl Path {
+    /// Whether it rests, and nobody waits for it to come back. Beside such a path a backup rests as well.
+    pub fn rests_calmly(&self, now: Time) -> bool {
+        let waits = |since| now.since(since) > HEAD_START;
+        self.health.state() == PathState::Resting && !self.rest.roused.is_some_and(waits)
+    }
+
+    /// Whether its session may end without anything being wrong.
+    pub(super) fn may_rest(&self) -> bool {
+        self.greeting.is_done() && self.health.is_active() && !self.sent.has_inflight()
+    }
+
+    /// Its session ended while nobody used it.
+    pub(super) fn begin_rest(&mut self, now: Time) {
+        self.health.rest(now);
+        self.rest.roused = None;
+        self.rest.wakes = 0;
+        self.rest.next_wake = now;
+        // What waited to be said concerned what is over.
+        self.messages.clear();
+    }
+
+    /// There is a session again. Whether it rested.
+    pub fn end_rest(&mut self, now: Time) -> bool {
+        let rested = self.health.state() == PathState::Resting;
+        if rested {
+            self.rest.roused = None;
+            // It was trusted when it went to rest; nothing happened since.
+            let _ = self.health.connected(now);
+        }
+        rested
+    }
+
+    /// When [`Self::look_after_rest`] is needed next.
+    pub(super) fn rest_due(&self, standing: &Standing) -> Option<Time> {
+        if self.health.state() != PathState::Resting {
+            return None;
+        }
+        if !self.initiator {
+            let wakes = !standing.rests && self.rest.mark.is_some();
+            return wakes.then_some(self.rest.next_wake);
+        }
+        match self.rest.roused {
+            Some(since) => Some(since + PATIENCE),
+            None if !standing.rests => Some(Time::ZERO),
+            None => standing.keeps.then(|| self.last_sent + KEEP_EVERY),
+        }
+    }
+
+    /// A path at rest shows itself, is roused or rouses the other end.
+    pub(super) fn look_after_rest(&mut self, now: Time, standing: &Standing) -> Option<Change> {
+        if standing.rests {
+            self.rest.wakes = 0;
+        }
+        if self.rest_due(standing).is_none_or(|due| due > now) {
+            return None;
+        }
+        match self.rest.roused {
+            _ if !self.initiator => {
+                let wait = (WAKE_MIN * 2u32.saturating_pow(self.rest.wakes)).min(WAKE_MAX);
+                self.rest.wakes += 1;
+                self.rest.next_wake = now + wait;
+                self.wake();
+                None
+            }
+            Some(_) => self.health.disconnected(now, PathReason::AckOverdue),
+            None if !standing.rests => {
+                self.rouse(now);
+                None
+            }
+            None => {
+                self.keep();
+                None
+            }
+        }
+    }
+
+    fn rouse(&mut self, now: Time) {
+        self.rest.roused.get_or_insert(now);
+        if self.next_handshake.is_none() {
+            self.start_handshake(now);
+        }
+    }
+
+    /// Client: shows where it can be reached.
+    pub(super) fn keep(&mut self) {
+        if let Some(receiver) = self.session.receiver() {
+            let keep = keep(receiver, self.index << 8, self.rest.cookie);
+            self.raw.push_back((keep, None));
+        }
+    }
+
+    /// Client: what the next WAKE must return.
+    pub fn set_cookie(&mut self, cookie: u32) {
+        self.rest.cookie = cookie;
+    }
+
+    /// Client: something waits for us at the server. Whether that is to be believed; then the next one needs another
+    /// cookie.
+    pub fn on_wake(&mut self, now: Time, cookie: u32) -> bool {
+        let right = cookie == self.rest.cookie && self.initiator;
+        if right && self.health.state() == PathState::Resting {
+            self.rouse(now);
+        } else if right && self.next_handshake.is_none() {
+            self.start_handshake(now);
+        }
+        right
+    }
+
+    /// Server: a client shows itself. `busy`: inner packets pass.
+    pub fn on_keep(&mut self, now: Time, address: Address, sender: u32, cookie: u32, busy: bool) {
+        self.rest.mark = Some(Mark {
+            address,
+            sender,
+            cookie,
+            at: now,
+        });
+        let moved = address.remote != self.address.remote;
+        if self.session.is_established() && moved || !self.session.is_established() && busy {
+            self.wake();
+        }
+    }
+
+    /// Server: asks the client to shake hands, if it is known where it is.
+    fn wake(&mut self) {
+        if let Some(mark) = self.rest.mark {
+            let wake = wake(mark.sender, mark.cookie);
+            self.raw.push_back((wake, Some(mark.address)));
+        }
+    }
+
+    /// When there was the last sign of the other side.
+    pub fn last_sign(&self) -> Time {
+        let heard = self.received.last_arrival();
+        let seen = self.rest.mark.map(|mark| mark.at);
+        let signs = heard.into_iter().chain(seen);
+        signs.fold(self.health.since(), Time::max)
+    }
+}

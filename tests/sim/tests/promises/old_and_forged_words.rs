@@ -1,0 +1,140 @@
+//! What is forged, or was said by a process that is no more, changes nothing.
+
+use std::time::Duration;
+
+use marline_proto::{Command, PathState, SocketId, Time};
+
+use crate::ends::{End, pass};
+
+const STEP: Duration = Duration::from_millis(10);
+const START: Time = Time::from_millis(1_000);
+
+/// Whether it is a message of this type, by its plain header.
+fn is(kind: u8, datagram: &[u8]) -> bool {
+    datagram[..4] == [kind, 0, 0, 0]
+}
+
+/// Two ends whose bond nobody used for four minutes, and the last KEEP of each of the two paths.
+fn at_rest() -> (End, End, Vec<(SocketId, Vec<u8>)>) {
+    let (mut client, mut server) = (End::client(START, 3), End::server(START, 4));
+    for _ in 0..100 {
+        pass(&mut client, &mut server, STEP);
+    }
+    assert_eq!(client.paths(PathState::Active), 2);
+    let mut keeps = Vec::new();
+    for _ in 0..24_000 {
+        client.wait(STEP);
+        server.wait(STEP);
+        for (socket, datagram) in client.speak() {
+            server.hear(socket, &datagram);
+            if is(5, &datagram) {
+                keeps.retain(|(other, _)| *other != socket);
+                keeps.push((socket, datagram));
+            }
+        }
+        for (socket, datagram) in server.speak() {
+            client.hear(socket, &datagram);
+        }
+    }
+    assert_eq!(client.paths(PathState::Resting), 2);
+    assert_eq!(server.paths(PathState::Resting), 2);
+    assert_eq!(keeps.len(), 2, "each path shows itself");
+    (client, server, keeps)
+}
+
+/// The WAKE that answers a KEEP.
+fn answer(keep: &[u8]) -> Vec<u8> {
+    [&[6, 0, 0, 0], &keep[8..12], &keep[12..16]].concat()
+}
+
+fn shakes_hands(client: &mut End) -> bool {
+    let mut said = client.speak();
+    client.wait(Duration::from_millis(1));
+    said.extend(client.speak());
+    said.iter().any(|(_, datagram)| is(1, datagram))
+}
+
+#[test]
+fn a_wake_is_believed_once_and_only_with_the_cookie_that_was_said() {
+    let (mut client, _, keeps) = at_rest();
+    let (socket, keep) = &keeps[0];
+    let right = answer(keep);
+    let mut wrong = right.clone();
+    wrong[11] ^= 1;
+    client.hear(*socket, &wrong);
+    assert!(!shakes_hands(&mut client));
+    assert_eq!(client.dropped("wake_forged"), 1);
+    client.hear(*socket, &right);
+    assert!(shakes_hands(&mut client));
+    client.hear(*socket, &right);
+    assert_eq!(client.dropped("wake_forged"), 2);
+}
+
+#[test]
+fn a_keep_for_another_server_is_answered_with_its_cookie_and_nothing_longer() {
+    let (_, _, keeps) = at_rest();
+    let mut stranger = End::server(START, 9);
+    let (socket, keep) = &keeps[0];
+    stranger.hear(*socket, keep);
+    assert_eq!(stranger.speak(), [(*socket, answer(keep))]);
+}
+
+#[test]
+fn nobody_is_woken_by_the_wrong_end() {
+    let (mut client, mut server, keeps) = at_rest();
+    let (socket, keep) = &keeps[0];
+    // The server's index is where the client's would be.
+    let to_server = [&[6, 0, 0, 0], &keep[4..8], &keep[12..16]].concat();
+    server.hear(*socket, &to_server);
+    assert_eq!(server.dropped("wake_unexpected"), 1);
+    let to_client = [&[5, 0, 0, 0], &keep[8..12], &keep[4..8], &keep[12..16]].concat();
+    client.hear(*socket, &to_client);
+    assert_eq!(client.dropped("keep_unexpected"), 1);
+    assert!(server.speak().is_empty() && !shakes_hands(&mut client));
+}
+
+#[test]
+fn an_answer_of_a_server_that_is_no_more_brings_it_not_back() {
+    let late = SocketId(1);
+    let (mut client, mut former) = (End::client(START, 3), End::server(START, 4));
+    // What the first server says in its sessions over the second uplink is held up.
+    let mut held_up = Vec::new();
+    for _ in 0..20 {
+        client.wait(STEP);
+        former.wait(STEP);
+        for (socket, datagram) in client.speak() {
+            former.hear(socket, &datagram);
+        }
+        for (socket, datagram) in former.speak() {
+            if socket == late && is(4, &datagram) {
+                held_up.push(datagram);
+            } else {
+                client.hear(socket, &datagram);
+            }
+        }
+    }
+    assert_eq!(client.paths(PathState::Active), 1);
+    // Another one takes its place, and is heard of over the first uplink alone.
+    let mut present = End::server(former.now, 5);
+    client.endpoint.handle_command(client.now, Command::Woke);
+    for _ in 0..50 {
+        client.wait(STEP);
+        present.wait(STEP);
+        for (socket, datagram) in client.speak() {
+            if socket != late {
+                present.hear(socket, &datagram);
+            }
+        }
+        for (socket, datagram) in present.speak() {
+            client.hear(socket, &datagram);
+        }
+    }
+    let restarts =
+        |client: &End| client.bond().expect("a client has one").counters["peer_restarts"];
+    assert_eq!((restarts(&client), client.paths(PathState::Active)), (1, 1));
+    for datagram in &held_up {
+        client.hear(late, datagram);
+    }
+    assert_eq!((restarts(&client), client.paths(PathState::Active)), (1, 1));
+    assert!(client.dropped("datagram_former_life") > 0);
+}

@@ -177,7 +177,8 @@ fn judge(v: &PathView, first: &PathView, sum: f64) -> Rank {
     let spread = v.base_ms - first.base_ms;
     if v.delay_ms - first.delay_ms > SPREAD_MAX_MS {
         Rank::TooFar
-    } else if v.repairs_late(first) {
+    } else if v.repairs_late(first) && v.capacity < sum {
+        // One that carries more than all of these is what the user would have without us, with its losses.
         Rank::RepairsLate
     } else if v.on_trial && v.on_probation {
         Rank::Probation
@@ -200,7 +201,7 @@ pub enum Rank {
     Wide,
     /// It lies too far behind the best: a receiver that waited for it would cause timeouts.
     TooFar,
-    /// What it loses would be repaired too late.
+    /// What it loses would be repaired too late, and the nearer ones carry more.
     RepairsLate,
     /// Far, and its rate has yet to be found: it gets copies only.
     Trial,
@@ -400,6 +401,15 @@ mod tests {
         assert_eq!(o.wide, 2);
         order(&views, Mode::Handover, None, &mut o);
         assert_eq!(ranks(&o)[..2], [Rank::Best, Rank::Handover]);
+    }
+
+    #[test]
+    fn late_repairs_are_borne_from_a_path_that_carries_more_than_all_nearer_ones() {
+        let mut views = [view(0, 8.0, 13.0), view(1, 12.0, 2.0), view(2, 30.0, 60.0)];
+        views[2].loss_known_ms = 300.0;
+        assert_eq!(ordered(&views, Mode::Aggregate, None).1, 3);
+        views[2].capacity = 14.0 * 125_000.0;
+        assert_eq!(ordered(&views, Mode::Aggregate, None).1, 2);
     }
 
     #[test]

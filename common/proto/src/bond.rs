@@ -9,6 +9,7 @@
 //! * [`pick`]: which packet leaves next, and over which path;
 //! * [`seal`]: a chosen packet becomes a datagram;
 //! * [`copies`]: what is sent twice;
+//! * [`unanswered`]: what is sent twice when its acknowledgement stays away;
 //! * [`trial`]: copies that find the rate of a path;
 //! * [`receive`]: what a datagram means;
 //! * [`silence`]: what is said of a path that brings nothing any more;
@@ -36,6 +37,7 @@ mod silence;
 mod sizes;
 mod transmit;
 mod trial;
+mod unanswered;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

@@ -97,7 +97,9 @@ pub enum Worth {
     Nothing,
     /// Something while the path is doubtful.
     InDoubt,
-    /// Something always: somebody waits for this very packet, and it is small.
+    /// Something as soon as it may be lost: somebody waits for this very packet.
+    InTime,
+    /// Something always: the same, and it is small and rare.
     Always,
 }
 
@@ -119,9 +121,10 @@ pub fn worth(packet: &PacketInfo, flow: &Behaviour, class: Class) -> Worth {
         Transport::Tcp { control: true, .. } => Worth::Always,
         _ => {
             let (from, to) = packet.key.ports;
-            let awaited = flow.packets <= FIRST_PACKETS || from == DNS_PORT || to == DNS_PORT;
-            if awaited || flow.rate <= THIN_RATE {
+            if from == DNS_PORT || to == DNS_PORT {
                 Worth::Always
+            } else if flow.packets <= FIRST_PACKETS || flow.rate <= THIN_RATE {
+                Worth::InTime
             } else {
                 Worth::InDoubt
             }
@@ -273,7 +276,7 @@ mod tests {
                 packet(Transport::Udp, 0),
                 slow,
                 Class::Realtime,
-                Worth::Always,
+                Worth::InTime,
             ),
             (
                 "a video call",
@@ -295,7 +298,7 @@ mod tests {
                 packet(TCP, 0),
                 new,
                 Class::Interactive,
-                Worth::Always,
+                Worth::InTime,
             ),
             (
                 "a web page",

@@ -9,6 +9,7 @@
 //! answers tell ([`told`]), the passing of time ([`due`]), and that nobody needs it ([`resting`]).
 
 mod due;
+mod falls;
 mod fit;
 mod handshake;
 mod health;
@@ -28,6 +29,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use falls::Falls;
 pub use fit::Fit;
 use handshake::RETRY_MIN;
 pub use health::{BUSY, Change, Health, Signs, Wish};
@@ -36,7 +38,7 @@ use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
 pub use resting::RENEW_WITHIN;
 use resting::Rest;
-pub use rtt::Rtt;
+pub use rtt::{AnswerTime, Rtt};
 pub use said::{Address, Candidate, Greeting, Message, MessageContent, Standing};
 pub use sent::{Kind, Outgoing, SentLog};
 pub use snapshot::Place;
@@ -74,6 +76,8 @@ pub struct Path {
     pub received: ReceivedLog,
     /// How long it takes.
     pub rtt: Rtt,
+    /// How long it takes until an acknowledgement is there.
+    pub answers: AnswerTime,
     /// How fast to send.
     pub rate: RateController,
     /// Whether it works.
@@ -114,6 +118,10 @@ pub struct Path {
     last_sent: Time,
     promised_more: bool,
     loss_check: Option<Time>,
+    /// When what was sent for which an acknowledgement stayed away.
+    unanswered_since: Option<Time>,
+    /// When it was out of service.
+    falls: Falls,
     loss_share: f64,
     /// The same when it was last trusted.
     trusted_loss_share: f64,
@@ -143,6 +151,7 @@ impl Path {
             sent: SentLog::default(),
             received: ReceivedLog::default(),
             rtt: Rtt::default(),
+            answers: AnswerTime::default(),
             rate: RateController::new(),
             health: Health::new(now),
             rest: Rest::default(),
@@ -165,6 +174,8 @@ impl Path {
             last_sent: now,
             promised_more: false,
             loss_check: None,
+            unanswered_since: None,
+            falls: Falls::default(),
             loss_share: 0.0,
             trusted_loss_share: 0.0,
             lost_since_ack: 0,
@@ -324,6 +335,11 @@ impl Path {
         let full = self.sent.inflight_bytes() >= self.flight_max || !self.sent.has_room();
         self.pacer.set_full(full);
         full
+    }
+
+    /// Takes note when it went out of service.
+    pub fn watch_falls(&mut self) {
+        self.falls.note(self.health.last_down());
     }
 
     /// Whether its flight was full when it was last looked at.

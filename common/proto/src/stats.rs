@@ -273,8 +273,11 @@ pub enum FlowReason {
 pub enum CopyReason {
     /// The mode says so.
     Mode,
-    /// It is thin: each packet is waited for.
+    /// It is thin, so each packet is waited for, and a copy that is sent when one is missed would be too late, or those of
+    /// all thin flows are next to nothing beside the rest.
     Thin,
+    /// It is thin, and only what is not acknowledged in time is sent twice.
+    Unanswered,
     /// Its path is doubtful.
     Doubt,
 }

@@ -8,7 +8,7 @@
 use serde::Serialize;
 
 use crate::event::Plan;
-use crate::report::{self, FlowReport};
+use crate::report::{self, FlowReport, Report};
 use crate::rng;
 
 /// Phases are below this, seconds: longer than the period of anything that a bond does
@@ -58,6 +58,8 @@ pub struct FlowPhases {
     pub gap_ms_max: Spread,
     /// Packets sent and not arrived at the end.
     pub missing: Spread,
+    /// Packets of a call that came too late for it.
+    pub late: Spread,
     /// Retransmission timeouts of the inner sender.
     pub timeouts: Spread,
 }
@@ -75,6 +77,8 @@ pub struct Phases {
     pub phases_s: Vec<f64>,
     /// The flows, as the plan lists them.
     pub flows: Vec<FlowPhases>,
+    /// Second copies as a share of all bytes, per cent.
+    pub copies_per_cent: Spread,
     /// How often something happened that must not.
     pub violations: usize,
 }
@@ -110,6 +114,7 @@ pub fn run(plan: &Plan, seed: u64, count: u32, commit: &str) -> Phases {
             goodput_mbit_s: of(|flow| flow.goodput_mbit_s),
             gap_ms_max: of(|flow| flow.gap_ms_max),
             missing: of(|flow| flow.missing as f64),
+            late: of(|flow| flow.late as f64),
             timeouts: of(|flow| flow.timeouts as f64),
         }
     };
@@ -118,6 +123,7 @@ pub fn run(plan: &Plan, seed: u64, count: u32, commit: &str) -> Phases {
         seed,
         commit: commit.to_owned(),
         flows: (0..plan.flow.len()).map(flow).collect(),
+        copies_per_cent: Spread::of(reports.iter().map(Report::copies_per_cent)),
         violations: reports.iter().map(|report| report.violations.len()).sum(),
         phases_s,
     }
@@ -133,20 +139,26 @@ impl Phases {
             self.seed,
             self.commit
         );
+        let line = |what: &str, spread: Spread| {
+            format!(
+                "    {what:<17} {:>8.1} {:>8.1}  {:.1} to {:.1}\n",
+                spread.median, spread.p90, spread.min, spread.max
+            )
+        };
         for flow in &self.flows {
             out += &format!("  {}\n", flow.kind);
             for (what, spread) in [
                 ("goodput Mbit/s", flow.goodput_mbit_s),
                 ("longest gap ms", flow.gap_ms_max),
                 ("packets missing", flow.missing),
+                ("packets late", flow.late),
                 ("timeouts", flow.timeouts),
             ] {
-                out += &format!(
-                    "    {what:<16} {:>8.1} {:>8.1}  {:.1} to {:.1}\n",
-                    spread.median, spread.p90, spread.min, spread.max
-                );
+                out += &line(what, spread);
             }
         }
+        out += "  all\n";
+        out += &line("copies % of bytes", self.copies_per_cent);
         if self.violations > 0 {
             out += &format!("  VIOLATIONS: {}\n", self.violations);
         }

@@ -77,7 +77,12 @@ pub struct FlowReport {
     pub reductions: u64,
     /// Packets that arrived with a congestion mark.
     pub marked: u64,
+    /// Packets of a call that came more than [`CALL_LATE_MS`] later than the quickest.
+    pub late: u64,
 }
+
+/// How much later than the quickest a call's packet may come, milliseconds: what usual jitter buffers take up.
+pub const CALL_LATE_MS: f64 = 60.0;
 
 /// One uplink's work.
 #[derive(Clone, Debug, Serialize)]
@@ -209,6 +214,10 @@ fn flow_report(kind: &Kind, stats: &FlowStats, from: Nanos, to: Nanos) -> FlowRe
         timeouts: stats.timeouts,
         reductions: stats.reductions,
         marked: stats.marked,
+        late: match kind {
+            Kind::Voice {} => late(&stats.samples_ms),
+            _ => 0,
+        },
         ..FlowReport::default()
     }
 }
@@ -220,7 +229,24 @@ fn percentiles(samples: &[f64]) -> Option<[f64; 3]> {
     (!sorted.is_empty()).then(|| [at(0.5), at(0.95), at(0.99)])
 }
 
+fn late(delays_ms: &[f64]) -> u64 {
+    let quickest = delays_ms.iter().copied().fold(f64::MAX, f64::min);
+    let late = delays_ms.iter().filter(|ms| **ms > quickest + CALL_LATE_MS);
+    late.count() as u64
+}
+
 impl Report {
+    /// Second copies as a share of the bytes that arrived over the links, both ways, per cent.
+    pub fn copies_per_cent(&self) -> f64 {
+        let arrived = |u: &UplinkReport| u.up.delivered_bytes + u.down.delivered_bytes;
+        let all: u64 = self.uplinks.iter().map(arrived).sum();
+        let copies: u64 = [&self.client, &self.server]
+            .iter()
+            .filter_map(|end| end.counters.get("duplicated_bytes"))
+            .sum();
+        100.0 * copies as f64 / (all as f64).max(1.0)
+    }
+
     /// The report in lines for people.
     pub fn text(&self) -> String {
         let mut out = String::new();
@@ -255,6 +281,9 @@ impl Report {
                 ", missing {}, sent again {}, timeouts {}, reductions {}",
                 flow.missing, flow.retransmitted, flow.timeouts, flow.reductions
             );
+            if flow.late > 0 {
+                let _ = write!(out, ", late {}", flow.late);
+            }
             if flow.marked > 0 {
                 let _ = write!(out, ", marked {}", flow.marked);
             }

@@ -2,7 +2,8 @@
 //!
 //! One acknowledgement speaks for all paths and travels over whichever is quickest, so a path's own way back matters to
 //! nobody. It waits for others to join it, for no longer than the sender's rate control bears, and for no less than the way back
-//! does.
+//! does. A call's packet has no others to wait for, and its sender copies it when it hears nothing: after a pause one is
+//! acknowledged at once.
 
 use std::time::Duration;
 
@@ -59,7 +60,9 @@ impl Bond {
                 if path.received.has_new_hole() {
                     return Some((since + delay).min(self.last_ack + ACK_HOLE));
                 }
-                Some(if count >= ACK_EVERY {
+                let after_pause = since >= self.last_ack + delay * 3 / 2;
+                let alone = count == 1 && path.received.has_realtime() && after_pause;
+                Some(if alone || count >= ACK_EVERY {
                     since
                 } else {
                     since + delay

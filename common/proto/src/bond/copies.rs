@@ -9,11 +9,14 @@
 //!   it, so the copies get through; the speed is that of the slower one.
 //! * `interactive`: everything that is not bulk.
 //! * `handover`: nothing; one path at a time.
-//! * `aggregate`: what is small and awaited ([`Worth::Always`]: thin flows, the
-//!   first packets of any, DNS, SYN), and the rest of what is not bulk while its
-//!   path is doubtful. The last packet of a burst is awaited, too: no later one
-//!   would reveal its loss. All this within a byte budget, and only over paths
-//!   that may be used at any time.
+//! * `aggregate`: DNS and SYN at once; what else somebody waits for
+//!   ([`Worth::InTime`]: thin flows, the first packets of any) when it is not
+//!   acknowledged in time ([`super::unanswered`]), or at once where that would be
+//!   too late, while its path is doubtful, or where all of it is next to nothing
+//!   beside the rest; the rest of what is not bulk while its path is doubtful. The
+//!   last packet of a burst is awaited, too: no later one would reveal its loss.
+//!   All this within a byte budget, and only over paths that may be used at any
+//!   time.
 //!
 //! In every mode, what was lost twice is repaired over two paths at once.
 //!
@@ -22,16 +25,18 @@
 //! is always worth a copy is sent once more over the same path, a moment later, so
 //! that a burst of losses takes not both: an echo.
 //!
-//! The budget of `aggregate` is a twentieth of the bytes sent. While no bulk
-//! waits the links have room to spare, and a fixed allowance takes its place,
-//! enough for one call. Half of what was saved is kept for what is always worth
-//! a copy.
+//! The budget of `aggregate` is a twentieth of the bytes sent. Where only a copy at
+//! once can help, as the path is doubtful or a later copy would be too late, a fixed
+//! allowance takes its place while no bulk waits, enough for one call: the links have
+//! room to spare then. Half of what was saved is kept for what somebody waits for, and
+//! half of that for what was missed.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Bond;
 use super::pick::Pick;
+use super::unanswered::Unanswered;
 use crate::classify::{Class, THIN_RATE, Worth};
 use crate::config::{Mode, Role};
 use crate::flow::Flow;
@@ -43,12 +48,18 @@ use crate::time::Time;
 
 /// Copies as a share of all other data, in bytes.
 const SHARE: f64 = 0.05;
-/// Copies while no bulk waits, bytes per second: one thin flow.
+/// Copies at once where nothing else helps while no bulk waits, bytes per second: one thin flow.
 const ALLOWANCE: f64 = THIN_RATE;
 /// The same at most as a share of the second path's capacity.
 const ALLOWANCE_SHARE: f64 = 0.3;
 /// What may be saved, bytes: a second of a call, or the beginning of a page.
 const SAVED_MAX: f64 = 16_000.0;
+/// Kept of it for what is awaited: whatever else asks leaves as much.
+const KEPT_FOR_AWAITED: f64 = SAVED_MAX / 2.0;
+/// Kept of it for what was missed.
+const KEPT_FOR_MISSED: f64 = SAVED_MAX / 4.0;
+/// What counts of earlier bytes after each reckoning, when the thin flows are compared with all: about a second.
+const REMEMBERED: f64 = 0.9;
 /// How often the budget is reckoned up.
 const RECKON_EVERY: Duration = Duration::from_millis(100);
 /// A path whose pacer is further behind has no room for a copy.
@@ -70,17 +81,39 @@ struct Budget {
     saved: f64,
     reckoned: Time,
     sent: u64,
+    /// The greatest allowance since it was reckoned up, bytes per second.
+    allowance: f64,
+    /// Bytes of about the last second: all, and of what is awaited.
+    lately: [f64; 2],
 }
 
 impl Budget {
+    /// A packet was sent for the first time.
+    fn note(&mut self, now: Time, bytes: usize, awaited: bool) {
+        self.reckon(now, 0.0);
+        self.sent += bytes as u64;
+        self.lately[0] += bytes as f64;
+        self.lately[1] += if awaited { bytes as f64 } else { 0.0 };
+    }
+
+    /// Whether everything that is awaited could be copied within the share.
+    fn bears_all_awaited(&self) -> bool {
+        self.lately[1] <= SHARE * self.lately[0]
+    }
+
     fn reckon(&mut self, now: Time, allowance: f64) {
+        self.allowance = self.allowance.max(allowance);
         let span = now.since(self.reckoned);
         if span >= RECKON_EVERY {
             let share = SHARE * self.sent as f64;
-            let earned = share.max(allowance * span.as_secs_f64());
+            let earned = share.max(self.allowance * span.as_secs_f64());
             self.saved = (self.saved + earned).min(SAVED_MAX);
             self.sent = 0;
+            self.allowance = 0.0;
             self.reckoned = now;
+            let rounds = (span.as_secs_f64() / RECKON_EVERY.as_secs_f64()).min(1e3);
+            let left = REMEMBERED.powi(rounds as i32);
+            self.lately = self.lately.map(|bytes| bytes * left);
         }
     }
 
@@ -131,9 +164,12 @@ pub(super) struct Copies {
     waiting: VecDeque<(PacketKey, u8)>,
     tails: VecDeque<Tail>,
     echoes: VecDeque<Echo>,
+    pub(super) unanswered: Unanswered,
     budget: Budget,
     /// Copies that the budget did not allow.
     pub refused: u64,
+    /// Packets that were missed, and to be copied for that.
+    pub hedged: u64,
 }
 
 impl Default for Copies {
@@ -142,12 +178,16 @@ impl Default for Copies {
             waiting: VecDeque::new(),
             tails: VecDeque::new(),
             echoes: VecDeque::new(),
+            unanswered: Unanswered::default(),
             budget: Budget {
                 saved: SAVED_MAX,
                 reckoned: Time::ZERO,
                 sent: 0,
+                allowance: 0.0,
+                lately: [0.0; 2],
             },
             refused: 0,
+            hedged: 0,
         }
     }
 }
@@ -158,6 +198,7 @@ impl Copies {
         self.waiting.clear();
         self.tails.clear();
         self.echoes.clear();
+        self.unanswered.clear();
     }
 
     /// The bond is idle: gives back memory.
@@ -165,13 +206,15 @@ impl Copies {
         self.waiting.shrink_to(limits::IDLE_ENTRIES);
         self.tails.shrink_to(limits::IDLE_ENTRIES);
         self.echoes.shrink_to(limits::IDLE_ENTRIES);
+        self.unanswered.rest();
     }
 
-    /// When the next burst is over, or the next echo due.
+    /// When the next burst is over, or the next echo or acknowledgement due.
     pub fn next_due(&self) -> Option<Time> {
         let tail = self.tails.front().map(|tail| tail.due);
         let echo = self.echoes.front().map(|echo| echo.due);
-        tail.into_iter().chain(echo).min()
+        let answer = self.unanswered.next_due();
+        tail.into_iter().chain(echo).chain(answer).min()
     }
 }
 
@@ -189,7 +232,8 @@ impl Bond {
     /// Decides whether a packet that was just sent is sent a second time.
     pub(super) fn consider_copy(&mut self, now: Time, sent: FirstSent) {
         let mode = self.modes.of(sent.class);
-        self.copies.budget.sent += sent.len as u64;
+        let awaited = sent.worth >= Worth::InTime;
+        self.copies.budget.note(now, sent.len, awaited);
         match twice(mode, sent.class) {
             Some(true) => self.add_copy(now, sent.key, sent.index),
             Some(false) => {}
@@ -201,13 +245,33 @@ impl Bond {
         let path = &self.paths[sent.index];
         let tag = path.tag;
         let doubtful = path.is_doubtful(now);
-        let keep = match sent.worth {
+        let missed = path.is_unanswered();
+        // From the budget is taken this, so much is kept, and this is what the allowance is for.
+        let (keep, allowed) = match sent.worth {
             Worth::Nothing => return,
-            Worth::Always => 0.0,
-            Worth::InDoubt if doubtful => SAVED_MAX / 2.0,
+            Worth::Always | Worth::InTime if missed => (0.0, doubtful),
+            Worth::Always | Worth::InTime if doubtful => (KEPT_FOR_MISSED, true),
+            Worth::Always => (KEPT_FOR_MISSED, false),
+            Worth::InTime => return self.copy_when_missed(now, tag, &sent),
+            Worth::InDoubt if doubtful => (KEPT_FOR_AWAITED, true),
             Worth::InDoubt => return self.await_tail(now, tag, sent),
         };
-        self.copy_cheaply(now, tag, sent.key, sent.len, keep);
+        self.copy_cheaply(now, tag, sent.key, sent.len, (keep, allowed));
+    }
+
+    /// Copies what is awaited on a path without doubts: at once if that costs next to nothing or anything later would be too
+    /// late, otherwise when its acknowledgement does not come in time.
+    fn copy_when_missed(&mut self, now: Time, tag: u8, sent: &FirstSent) {
+        let Some(other) = self.other_for_copies(now, tag) else {
+            return;
+        };
+        let patience = self.patience(sent.index, other);
+        let at_once = patience.is_none() || self.copies.budget.bears_all_awaited();
+        let terms = (KEPT_FOR_MISSED, patience.is_none());
+        let copied = at_once && self.copy_cheaply(now, tag, sent.key, sent.len, terms);
+        if let Some(patience) = patience.filter(|_| !copied) {
+            self.await_answer(now, patience, sent);
+        }
     }
 
     fn await_tail(&mut self, now: Time, path: u8, sent: FirstSent) {
@@ -233,33 +297,54 @@ impl Bond {
             }
             self.copies.tails.pop_front();
             if self.store.get_mut(tail.key).is_some() {
-                self.copy_cheaply(now, tail.path, tail.key, tail.len, SAVED_MAX / 2.0);
+                let terms = (KEPT_FOR_AWAITED, false);
+                self.copy_cheaply(now, tail.path, tail.key, tail.len, terms);
             }
         }
     }
 
-    /// Copies a packet that went over the path with this tag, if the budget and
-    /// the roles of the others allow it.
-    fn copy_cheaply(&mut self, now: Time, not_on: u8, key: PacketKey, len: usize, keep: f64) {
-        let other = self.order.usable.iter().find(|view| {
+    /// The best path but one that may carry copies and has room for one.
+    fn other_for_copies(&self, now: Time, not_on: u8) -> Option<&PathView> {
+        self.order.usable.iter().find(|view| {
             let path = &self.paths[view.index];
             path.tag != not_on
                 && view.role == Role::Always
                 && !view.full
                 && path.health.is_active()
                 && path.ready_in(now) <= LAG_MAX
-        });
-        let Some(other) = other else {
-            return self.consider_echo(now, not_on, key, len, keep);
-        };
-        let (tag, capacity) = (self.paths[other.index].tag, other.capacity);
-        if self.take_from_budget(now, capacity, len, keep) {
-            self.push_copy(key, tag);
-        }
+        })
     }
 
-    fn take_from_budget(&mut self, now: Time, capacity: f64, len: usize, keep: f64) -> bool {
-        let allowance = if self.queue.has(Class::Bulk) {
+    /// Copies a packet that went over the path with this tag, if the budget and the roles of the others allow it. So much
+    /// of the budget is to be kept, and the allowance may be used.
+    pub(super) fn copy_cheaply(
+        &mut self,
+        now: Time,
+        not_on: u8,
+        key: PacketKey,
+        len: usize,
+        terms: (f64, bool),
+    ) -> bool {
+        let Some(other) = self.other_for_copies(now, not_on) else {
+            self.consider_echo(now, not_on, key, len, terms);
+            return false;
+        };
+        let (tag, capacity) = (self.paths[other.index].tag, other.capacity);
+        let taken = self.take_from_budget(now, capacity, len, terms);
+        if taken {
+            self.push_copy(key, tag);
+        }
+        taken
+    }
+
+    fn take_from_budget(
+        &mut self,
+        now: Time,
+        capacity: f64,
+        len: usize,
+        (keep, allowed): (f64, bool),
+    ) -> bool {
+        let allowance = if self.queue.has(Class::Bulk) || !allowed {
             0.0
         } else {
             ALLOWANCE.min(ALLOWANCE_SHARE * capacity)
@@ -272,7 +357,14 @@ impl Bond {
     }
 
     /// Lets a packet follow itself over its own path, if there is no other and a repair would come too late.
-    fn consider_echo(&mut self, now: Time, tag: u8, key: PacketKey, len: usize, keep: f64) {
+    fn consider_echo(
+        &mut self,
+        now: Time,
+        tag: u8,
+        key: PacketKey,
+        len: usize,
+        terms: (f64, bool),
+    ) {
         let always = |view: &&PathView| view.role == Role::Always;
         let mut paths = self.order.usable.iter().filter(always);
         let (Some(only), None) = (paths.next().copied(), paths.next()) else {
@@ -281,10 +373,11 @@ impl Bond {
         let path = &self.paths[only.index];
         // It takes from the same link, and what a thin one loses is lost for want of room.
         let roomy = SHARE * only.capacity >= ALLOWANCE;
-        let useful = roomy && path.tag == tag && path.repairs_late() && keep == 0.0;
+        let useful = roomy && path.tag == tag && path.repairs_late();
+        let useful = useful && terms.0 < KEPT_FOR_AWAITED;
         if useful
             && self.copies.echoes.len() < ECHOES_MAX
-            && self.take_from_budget(now, only.capacity, len, keep)
+            && self.take_from_budget(now, only.capacity, len, terms)
         {
             let due = now + ECHO_AFTER;
             let echo = Echo {
@@ -346,10 +439,17 @@ impl Bond {
         let best = self.paths.get(self.order.best()?.index)?;
         let always = |view: &&PathView| view.role == Role::Always;
         let several = self.order.usable.iter().filter(always).nth(1).is_some();
-        if flow.rate_at(now) <= THIN_RATE {
-            return (several || best.repairs_late()).then_some(CopyReason::Thin);
+        let thin = flow.rate_at(now) <= THIN_RATE;
+        if best.is_doubtful(now) {
+            let copied = several || thin && best.repairs_late();
+            return copied.then_some(CopyReason::Doubt);
         }
-        (several && best.is_doubtful(now)).then_some(CopyReason::Doubt)
+        let other = self.other_for_copies(now, best.tag).filter(|_| thin)?;
+        let patience = self.patience(self.order.best()?.index, other);
+        if patience.is_some() && !self.copies.budget.bears_all_awaited() {
+            return Some(CopyReason::Unanswered);
+        }
+        Some(CopyReason::Thin)
     }
 
     /// The next copy to be sent, over any path or over one.
@@ -405,8 +505,8 @@ mod tests {
     #[test]
     fn what_is_kept_is_kept_for_the_worthiest() {
         let mut budget = Copies::default().budget;
-        while budget.take(250, SAVED_MAX / 2.0) {}
-        assert!(budget.saved >= SAVED_MAX / 2.0);
+        while budget.take(250, KEPT_FOR_AWAITED) {}
+        assert!(budget.saved >= KEPT_FOR_AWAITED);
         assert!(budget.take(250, 0.0));
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
 use crate::PacketBuf;
 use crate::checksum;
+use crate::classify::Class;
 use crate::config::Mode;
 use crate::event::{Event, PathReason};
 use crate::frame::{self, Control, DataHeader, Frame, HEADER_LEN, Probe, SQUEEZED_AT};
@@ -95,6 +96,7 @@ impl Bond {
                     stamp: None,
                     more: None,
                     eliciting: false,
+                    realtime: false,
                 };
                 let newest = self.is_newest(index, number);
                 let former = self.is_former(now, index, number);
@@ -145,6 +147,10 @@ impl Bond {
             Frame::Probe(Probe::Tick) => Some(false),
             Frame::Ack(_) | Frame::Control(_) | Frame::Probe(_) => None,
         };
+        let realtime = match &frame {
+            Frame::Data(header, _) | Frame::Squeezed(header, _) => header.class == Class::Realtime,
+            _ => false,
+        };
         let is_data = matches!(
             frame,
             Frame::Data(..) | Frame::Squeezed(..) | Frame::Half(_)
@@ -168,6 +174,7 @@ impl Bond {
             stamp: Some(sent),
             more,
             eliciting: frame.is_ack_eliciting(),
+            realtime,
         };
         let newest = self.is_newest(index, number);
         if !self.paths[index].received.on_received(now, incoming) {

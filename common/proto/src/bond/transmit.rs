@@ -43,6 +43,7 @@ impl Bond {
         }
         self.reorder_paths(now);
         self.copy_tails(now);
+        self.copy_unanswered(now);
         self.send_echoes(now);
         if self.ack_due().is_some_and(|due| due <= now)
             && let Some(transmit) = self.poll_ack(now, out, ctx)

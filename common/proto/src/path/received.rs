@@ -158,6 +158,8 @@ pub struct Incoming {
     pub more: Option<bool>,
     /// Whether it must be acknowledged.
     pub eliciting: bool,
+    /// Whether it carries a realtime packet.
+    pub realtime: bool,
 }
 
 /// The record of one path.
@@ -175,6 +177,7 @@ pub struct ReceivedLog {
     pending: u32,
     pending_since: Option<Time>,
     new_hole: bool,
+    realtime: bool,
     gap_max_now: Duration,
     gap_max_before: Duration,
     gap_window: Time,
@@ -238,6 +241,7 @@ impl ReceivedLog {
         if arrival.eliciting {
             self.pending += 1;
             self.pending_since.get_or_insert(now);
+            self.realtime |= arrival.realtime;
         }
         true
     }
@@ -316,6 +320,11 @@ impl ReceivedLog {
         self.pending_since.map(|since| (since, self.pending))
     }
 
+    /// Whether something is to be acknowledged whose sender wants to know soon whether it arrived.
+    pub fn has_realtime(&self) -> bool {
+        self.realtime
+    }
+
     /// Whether a hole opened since the last acknowledgement.
     pub fn has_new_hole(&self) -> bool {
         self.new_hole
@@ -329,6 +338,7 @@ impl ReceivedLog {
         self.pending = 0;
         self.pending_since = None;
         self.new_hole = false;
+        self.realtime = false;
         let newest = self.epochs.len().saturating_sub(1);
         let min_delay = self.min_delay.take();
         for (i, epoch) in self.epochs.iter_mut().enumerate() {
@@ -387,6 +397,7 @@ mod tests {
             stamp: Some(0),
             more: Some(true),
             eliciting: true,
+            realtime: false,
         }
     }
 

@@ -69,9 +69,58 @@ impl Rtt {
     }
 }
 
+/// How long it takes until an acknowledgement is there: a round trip, and how long the other side let the acknowledgement
+/// wait. One that is late now and then moves it less than it moves a round trip's deviation.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnswerTime {
+    usual: Option<Duration>,
+    deviation: Duration,
+}
+
+impl AnswerTime {
+    /// Of the datagram that waited longest for an acknowledgement that has just come.
+    pub fn sample(&mut self, waited: Duration) {
+        let Some(usual) = self.usual else {
+            self.usual = Some(waited);
+            self.deviation = waited / 8;
+            return;
+        };
+        self.deviation = self.deviation * 7 / 8 + usual.abs_diff(waited) / 8;
+        self.usual = Some(usual * 7 / 8 + waited / 8);
+    }
+
+    /// As it is on the mean; unknown before the first.
+    pub fn usual(&self) -> Option<Duration> {
+        self.usual
+    }
+
+    /// After so long nearly every acknowledgement is there; unknown before the first.
+    pub fn at_most(&self) -> Option<Duration> {
+        /// Covers the ups and downs of a normal distribution but for one in a hundred.
+        const DEVIATIONS: u32 = 3;
+        /// Timers are not on time.
+        const MARGIN_MIN: Duration = Duration::from_millis(3);
+        let margin = (self.deviation * DEVIATIONS).max(MARGIN_MIN);
+        Some(self.usual? + margin)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_missed_soon_where_all_take_as_long_and_later_where_they_scatter() {
+        let (mut even, mut uneven) = (AnswerTime::default(), AnswerTime::default());
+        assert_eq!(even.at_most(), None);
+        for i in 0..100 {
+            even.sample(Duration::from_millis(20));
+            uneven.sample(Duration::from_millis(if i % 2 == 0 { 15 } else { 25 }));
+        }
+        let at_most = |answers: AnswerTime| answers.at_most().map(|t| t.as_millis());
+        assert_eq!(at_most(even), Some(23));
+        assert!((33..=37).contains(&at_most(uneven).unwrap()), "{uneven:?}");
+    }
 
     #[test]
     fn the_minimum_is_forgotten_after_its_window() {

@@ -110,6 +110,8 @@ pub struct AckOutcome {
     pub sent: u64,
     /// Round trip of the highest number, when it was acknowledged just now.
     pub rtt: Option<Duration>,
+    /// How long the one that waited longest for this acknowledgement had been under way.
+    pub waited: Option<Duration>,
     /// Bytes of a probe that arrived.
     pub probe: Option<u16>,
 }
@@ -296,7 +298,7 @@ impl SentLog {
             };
             let low = low.max(epoch.base);
             for pn in low.max(self.first)..=high {
-                self.acknowledge(pn, arrived, &mut outcome);
+                self.acknowledge(now, pn, arrived, &mut outcome);
             }
             if low <= self.first || low == epoch.base {
                 break;
@@ -316,7 +318,13 @@ impl SentLog {
         outcome
     }
 
-    fn acknowledge(&mut self, pn: u64, arrived: &mut Vec<PacketKey>, outcome: &mut AckOutcome) {
+    fn acknowledge(
+        &mut self,
+        now: Time,
+        pn: u64,
+        arrived: &mut Vec<PacketKey>,
+        outcome: &mut AckOutcome,
+    ) {
         let index = (pn - self.first) as usize;
         let before = self.log[index].state;
         if !matches!(before, State::InFlight | State::Lost) {
@@ -332,6 +340,9 @@ impl SentLog {
             outcome.bytes += u64::from(sent.len);
             outcome.datagrams += 1;
             outcome.limited += u32::from(sent.limited);
+            if before == State::InFlight {
+                outcome.waited = outcome.waited.max(Some(now.since(sent.at)));
+            }
         }
         outcome.newest_sent = outcome.newest_sent.max(Some(sent.at));
         outcome.sent = outcome.sent.max(sent.total);

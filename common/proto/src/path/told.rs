@@ -37,6 +37,9 @@ impl Path {
         if let Some(rtt) = outcome.rtt.filter(|_| outcome.datagrams > 0) {
             self.rtt.sample(now, rtt);
         }
+        if let Some(waited) = outcome.waited {
+            self.answers.sample(waited);
+        }
         let (count, again) = self.sent.detect_losses(now, &self.rtt, lost);
         self.loss_check = again;
         self.watch_sizes(now);
@@ -175,15 +178,24 @@ impl Path {
     }
 
     /// Whether what is sent over it now may well be lost or late: it lost
-    /// packets lately, its round trips vary, or it was out of service.
+    /// packets lately, its round trips vary, or it is out of service again and again.
     pub fn is_doubtful(&self, now: Time) -> bool {
         const LOSS: f64 = 0.003;
         const DEVIATION: Duration = Duration::from_millis(10);
-        const LATELY: Duration = Duration::from_secs(10);
-        let fell = self.health.last_down();
         self.loss_share > LOSS
             || self.rtt.is_known() && self.rtt.variance() > DEVIATION
-            || fell.is_some_and(|at| now.since(at) < LATELY)
+            || self.falls.are_many(now)
+    }
+
+    /// An acknowledgement of what was sent at this moment stays away.
+    pub fn note_unanswered(&mut self, sent: Time) {
+        self.unanswered_since = self.unanswered_since.max(Some(sent));
+    }
+
+    /// Whether an acknowledgement stays away, and none came for anything later.
+    pub fn is_unanswered(&self) -> bool {
+        let since = self.unanswered_since;
+        since.is_some_and(|sent| self.sent.latest_arrived() < sent)
     }
 
     /// Whether losses are to be expected.

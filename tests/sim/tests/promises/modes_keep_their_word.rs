@@ -81,17 +81,10 @@ fn a_mode_chosen_in_mid_traffic_holds_for_both_directions() {
     let one_path = chosen(bulk, Mode::Handover);
     let saved = over_slow(&before)[1] - over_slow(&one_path)[1];
     assert!(saved > over_slow(&before)[1] / 3, "{}", one_path.text());
-    assert_eq!(
-        counted(&one_path.client, "duplicated"),
-        counted(&before.client, "duplicated"),
-        "the call is still sent twice"
-    );
-    let no_copies = chosen(Some(Class::Realtime), Mode::Handover);
-    for (end, usual) in [
-        (&no_copies.client, &before.client),
-        (&no_copies.server, &before.server),
-    ] {
-        let (copies, usual) = (counted(end, "duplicated"), counted(usual, "duplicated"));
-        assert!(copies < usual * 2 / 3, "{copies} of {usual}");
-    }
+    // Beside a download the server sends the call twice; the client copies what is missed.
+    let copies = |report: &Report| counted(&report.server, "duplicated");
+    let (usual, still) = (copies(&before), copies(&one_path));
+    assert!(still > usual * 9 / 10, "{still} of {usual}");
+    let no_copies = copies(&chosen(Some(Class::Realtime), Mode::Handover));
+    assert!(no_copies < usual * 2 / 3, "{no_copies} of {usual}");
 }

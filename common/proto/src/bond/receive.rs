@@ -500,8 +500,9 @@ impl Bond {
         if self.modes.bulk != Mode::Handover {
             path.begin_train();
         }
-        if let Some(change) = path.health.connected(now) {
+        if let Some(change) = path.connected(now, &mut self.lost) {
             self.changed(tag, change, ctx);
+            self.requeue_lost(now, true, ctx);
         }
     }
 

@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn one_fall_is_none_and_two_are_many_for_a_while() {
         let mut falls = Falls::default();
-        let at = |s| Time::from_millis(s * 1_000);
+        let at = |s: u64| Time::from_millis(s * 1_000);
         falls.note(None);
         falls.note(Some(at(5)));
         falls.note(Some(at(5)));

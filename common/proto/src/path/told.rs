@@ -91,6 +91,16 @@ impl Path {
         self.on_change(now, change)
     }
 
+    /// HELLO was exchanged over it. What its outage swallowed, if there was one, is not what it loses from now on, and goes to
+    /// `lost`.
+    pub fn connected(&mut self, now: Time, lost: &mut Vec<PacketKey>) -> Option<Change> {
+        let change = self.health.connected(now)?;
+        self.sent.give_up(lost);
+        self.lost_since_ack = 0;
+        self.loss_share = self.trusted_loss_share;
+        Some(change)
+    }
+
     /// Something besides an acknowledgement says that the path is doubtful.
     pub fn doubt(
         &mut self,

@@ -181,6 +181,8 @@ pub struct ReceivedLog {
     gap_max_now: Duration,
     gap_max_before: Duration,
     gap_window: Time,
+    /// When packets began to come without a pause.
+    busy_since: Time,
     /// Datagrams that arrived.
     pub datagrams: u64,
     /// Their bytes.
@@ -254,8 +256,16 @@ impl ReceivedLog {
             self.gap_max_now = Duration::ZERO;
         }
         // Only gaps in which more was promised say how bursty the path is.
-        if let (true, Some(last)) = (self.more, self.last_arrival) {
-            self.gap_max_now = self.gap_max_now.max(now.since(last));
+        match self.last_arrival.filter(|_| self.more) {
+            Some(last) => self.gap_max_now = self.gap_max_now.max(now.since(last)),
+            // The sender paused: what was seen of gaps may be of long ago.
+            None if self
+                .last_arrival
+                .is_none_or(|last| now.since(last) > WINDOW) =>
+            {
+                self.busy_since = now;
+            }
+            None => {}
         }
     }
 
@@ -263,9 +273,20 @@ impl ReceivedLog {
     /// and nothing came for clearly longer than in the last second or two.
     pub fn silence_at(&self) -> Option<Time> {
         const FLOOR: Duration = Duration::from_millis(20);
+        /// The most, which is as long as a suspicion lasts.
+        const CEILING: Duration = Duration::from_millis(400);
+        /// For so long gaps are too few to tell how bursty the path is, and it is how much delays differ that tells.
+        const NEW: Duration = Duration::from_secs(2);
         let usual = self.gap_max_now.max(self.gap_max_before);
         let last = self.last_arrival.filter(|_| self.more)?;
-        Some(last + (usual * 2).clamp(FLOOR, Duration::from_millis(400)))
+        let scatter = match self.delays.range() {
+            Some(range) if last.since(self.busy_since) < NEW => {
+                let units = stamp::difference(range.high, range.low).max(0);
+                Duration::from_nanos(units as u64 * stamp::UNIT_NS)
+            }
+            _ => Duration::ZERO,
+        };
+        Some(last + (usual * 2).max(scatter).clamp(FLOOR, CEILING))
     }
 
     /// Whether it is silent in the middle of what was promised, reported or not.

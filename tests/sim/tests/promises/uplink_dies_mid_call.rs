@@ -1,8 +1,10 @@
 //! An uplink that dies in silence interrupts neither a call nor a download.
 
 use marline_proto::Event as News;
-use marline_sim::event::{Event, Plan, Way};
+use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::link::LinkParams;
 use marline_sim::packet::Side;
+use marline_sim::report;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::Direction;
 use marline_sim::world::World;
@@ -116,4 +118,22 @@ fn no_tcp_sender_loses_a_packet_to_the_queue_that_a_death_leaves_behind() {
             assert!(flow.gap_ms_max <= 150.0, "{}", report.text());
         }
     }
+}
+
+#[test]
+fn a_link_that_jitters_is_hardly_ever_suspected_where_a_flow_begins() {
+    let jitters = LinkParams {
+        jitter_ms: 20.0,
+        ..LinkParams::new(50.0, 20.0)
+    };
+    let uplinks = ["one", "other"].map(|name| UplinkSpec::new(name, jitters.clone()));
+    let downs = |seed| {
+        let flows = vec![bulk(Direction::Down, Algorithm::Cubic)];
+        let plan = Plan::new("jitter", 6.0, uplinks.to_vec(), flows);
+        let report = report::run(&plan, seed, "test");
+        let downs = [&report.client, &report.server].map(|end| end.events.get("PathDown").copied());
+        downs.into_iter().flatten().sum::<u64>()
+    };
+    let downs: u64 = (1..=10).map(downs).sum();
+    assert!(downs <= 8, "{downs} suspicions in ten runs");
 }

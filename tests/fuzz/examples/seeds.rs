@@ -8,7 +8,8 @@ use std::path::Path;
 
 use marline_io::join_code::{JoinCode, ServerEndpoint};
 use marline_proto::frame::{
-    Ack, CloseReason, Control, DataHeader, Frame, Half, Hello, Opening, PathAck, Probe, VERSION, encode,
+    Ack, CloseReason, Control, DataHeader, Frame, Half, Hello, Opening, PathAck, Probe, VERSION,
+    encode,
 };
 use marline_proto::{Mode, Modes, Role};
 
@@ -205,6 +206,18 @@ fn programs() -> Vec<(String, Vec<u8>)> {
         vec![4, 250, 3, 250],
     ]
     .concat();
+    // Sessions end unused; either end is woken by the other, and by who only saw their indices.
+    let rest = [
+        up.clone(),
+        vec![3, 10, 7, 11, 7, 12, 15, 12, 3, 30, 7, 13, 15, 13],
+        down.clone(),
+        vec![3, 60, 7, 11],
+        up.clone(),
+        vec![4, 250],
+        down.repeat(4),
+        vec![3, 60, 7, 11, 7, 10, 7, 12, 3, 60],
+    ]
+    .concat();
     let commands = (0..11)
         .flat_map(|which| [7, which, 3, 30, 15, which, 3, 30])
         .collect();
@@ -226,6 +239,7 @@ fn programs() -> Vec<(String, Vec<u8>)> {
     programs.push(("large".to_owned(), large()));
     programs.push(("traffic".to_owned(), traffic));
     programs.push(("death".to_owned(), death));
+    programs.push(("rest".to_owned(), rest));
     programs.push(("commands".to_owned(), commands));
     programs.push((
         "raw".to_owned(),
@@ -272,7 +286,12 @@ fn large() -> Vec<u8> {
     };
     let (client, host) = ([10, 77, 0, 2], [10, 0, 0, 1]);
     let mut v6 = vec![0x60, 0, 0, 0, 5, 180, 17, 64];
-    v6.extend("fd00::2".parse::<std::net::Ipv6Addr>().expect("an address").octets());
+    v6.extend(
+        "fd00::2"
+            .parse::<std::net::Ipv6Addr>()
+            .expect("an address")
+            .octets(),
+    );
     v6.extend([0xfe; 16]);
     v6.extend([0x30, 0x39, 0, 53, 5, 180, 1, 1]);
     let full = [
@@ -311,7 +330,9 @@ fn texts() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let server = include_str!("../../../deploy/examples/server-full.toml");
     // Comments teach a search nothing.
     let bare = |text: String| -> String {
-        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty());
         lines.flat_map(|line| [line, "\n"]).collect()
     };
     let client = bare(private(client, "client.key"));
@@ -331,12 +352,36 @@ fn texts() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("settings", "peers", settings("p", &peers)),
         ("state", "journal", state.into()),
         ("control", "status", b"\"status\"\n".to_vec()),
-        ("control", "watch", b"{\"watch\":{\"interval_ms\":1000}}\n".to_vec()),
-        ("control", "peer-add", b"{\"peer_add\":{\"name\":\"a\",\"code_life_s\":86400}}".to_vec()),
-        ("control", "set-mode", b"{\"set_mode\":{\"mode\":\"redundant\",\"class\":\"bulk\"}}".to_vec()),
-        ("control", "modes", b"{\"reply\":{\"modes\":\"handover\"}}\n".to_vec()),
-        ("control", "snapshot", b"{\"reply\":{\"status\":{\"bonds\":[],\"drops\":{}}}}\n".to_vec()),
-        ("control", "failure", b"{\"failure\":{\"class\":\"usage\",\"message\":\"no\",\"advice\":null}}\n".to_vec()),
+        (
+            "control",
+            "watch",
+            b"{\"watch\":{\"interval_ms\":1000}}\n".to_vec(),
+        ),
+        (
+            "control",
+            "peer-add",
+            b"{\"peer_add\":{\"name\":\"a\",\"code_life_s\":86400}}".to_vec(),
+        ),
+        (
+            "control",
+            "set-mode",
+            b"{\"set_mode\":{\"mode\":\"redundant\",\"class\":\"bulk\"}}".to_vec(),
+        ),
+        (
+            "control",
+            "modes",
+            b"{\"reply\":{\"modes\":\"handover\"}}\n".to_vec(),
+        ),
+        (
+            "control",
+            "snapshot",
+            b"{\"reply\":{\"status\":{\"bonds\":[],\"drops\":{}}}}\n".to_vec(),
+        ),
+        (
+            "control",
+            "failure",
+            b"{\"failure\":{\"class\":\"usage\",\"message\":\"no\",\"advice\":null}}\n".to_vec(),
+        ),
         ("key", "text", KEY.into()),
         ("key", "blanks", format!("  {KEY}\n").into_bytes()),
     ]

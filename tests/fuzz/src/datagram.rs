@@ -197,7 +197,7 @@ impl World {
     fn command(&mut self, path: usize, which: u8) {
         let socket = SocketId(path as u16 + 1);
         let peer = public_key(&CLIENT_SECRET);
-        match which % 11 {
+        match which % 14 {
             0 => self
                 .client
                 .command(self.now, Command::UplinkCarrier { socket, up: false }),
@@ -230,7 +230,28 @@ impl World {
                 client_address(path),
                 NARROW,
             ),
-            _ => self.server.command(self.now, Command::RemovePeer(peer)),
+            10 => self.server.command(self.now, Command::RemovePeer(peer)),
+            11 => self.rest(),
+            // A KEEP of a client at rest, as somebody who saw the indices could make one.
+            12 => {
+                let [to, from] = [&self.client, &self.server].map(|side| side.index(path));
+                let keep = words([5, to, from, u32::from(which)]);
+                self.arrives_at_server(path, &keep);
+            }
+            _ => {
+                let wake = words([6, self.server.index(path), u32::from(which)]);
+                self.client
+                    .endpoint
+                    .handle_datagram(self.now, at_client(path), &wake);
+            }
+        }
+    }
+
+    /// Nobody uses the bond until its sessions have ended.
+    fn rest(&mut self) {
+        for _ in 0..190 {
+            self.now += Duration::from_secs(1);
+            self.exchange(true);
         }
     }
 
@@ -267,6 +288,11 @@ impl World {
     }
 }
 
+/// A plain message of such words.
+fn words<const N: usize>(words: [u32; N]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
 impl Side {
     fn new(endpoint: Endpoint) -> Side {
         Side {
@@ -285,6 +311,11 @@ impl Side {
         // The TUN's reader refuses what does not fit into a buffer.
         packet.fill_from(&bytes[..bytes.len().min(CAPACITY)]);
         self.endpoint.handle_packet(now, packet);
+    }
+
+    /// The other side's index, as of what this side said last on the path.
+    fn index(&self, path: usize) -> u32 {
+        self.sessions[path].map_or(0, |(index, _)| index)
     }
 
     /// A datagram as this side would seal it; None before it has spoken on the path.

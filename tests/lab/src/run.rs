@@ -595,14 +595,17 @@ fn add_idle_figures(plan: &RunPlan<'_>, series: &Series, figures: &mut Vec<Figur
         .workloads
         .iter()
         .all(|workload| workload.kind == Kind::Idle);
-    let (true, Some(last)) = (idle, series.samples.last()) else {
+    let from_ms = plan.measure.warmup_s * 1e3;
+    let first = series.samples.iter().find(|sample| sample.t_ms >= from_ms);
+    let (true, Some(first), Some(last)) = (idle, first, series.samples.last()) else {
         return;
     };
-    let per_hour: Vec<f64> = last
-        .link_down_bytes
-        .iter()
-        .zip(&last.link_up_bytes)
-        .map(|(down, up)| (down + up) as f64 * 3600.0 / plan.seconds)
+    let hours = (last.t_ms - first.t_ms) / 3.6e6;
+    let both = |sample: &Sample, link: usize| {
+        (sample.link_down_bytes[link] + sample.link_up_bytes[link]) as f64
+    };
+    let per_hour: Vec<f64> = (0..series.links.len())
+        .map(|link| (both(last, link) - both(first, link)) / hours)
         .collect();
     let most = per_hour.iter().copied().fold(0.0, f64::max);
     figures.push(Figure::new("idle_bytes_per_hour", "bytes", most));

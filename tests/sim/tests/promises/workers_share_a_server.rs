@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use marline_proto::{
-    Arrival, ClientConfig, Command, Detail, Endpoint, Modes, PacketBuf, PeerConfig, Role,
-    ServerConfig, SocketId, Time, public_key,
+    Arrival, ClientConfig, Command, Detail, Endpoint, Modes, PacketBuf, PathState, PeerConfig,
+    Role, ServerConfig, SocketId, Time, public_key,
 };
 
 const MTU: u16 = 1400;
@@ -31,7 +31,7 @@ struct Town {
 fn by_index(datagram: &[u8], _workers: usize) -> usize {
     match datagram[0] {
         2 => usize::from(datagram[11] >> 4),
-        3 | 4 => usize::from(datagram[7] >> 4),
+        3..=5 => usize::from(datagram[7] >> 4),
         _ => 0,
     }
 }
@@ -155,12 +155,12 @@ impl Town {
 
     fn run(&mut self, milliseconds: u32) {
         for _ in 0..milliseconds {
-            self.step();
+            self.step(Duration::from_millis(1));
         }
     }
 
-    fn step(&mut self) {
-        self.now += Duration::from_millis(1);
+    fn step(&mut self, time: Duration) {
+        self.now += time;
         let now = self.now;
         let mut out = Vec::new();
         let sides = self.clients.iter_mut().chain(&mut self.workers);
@@ -306,6 +306,28 @@ fn all_paths_of_a_bond_meet_in_one_worker_even_if_every_datagram_arrives_at_anot
     town.everybody_sends(|owner, workers| (owner + 1) % workers);
     assert_eq!(town.homes.len(), 3);
     town.everybody_got_his();
+}
+
+#[test]
+fn a_client_at_rest_is_woken_though_every_datagram_and_packet_arrives_at_another_worker() {
+    let mut town = Town::up(3, 3, beside);
+    for _ in 0..30_000 {
+        town.step(Duration::from_millis(10));
+    }
+    town.homes.clear();
+    for client in 0..3 {
+        let down = packet(INTERNET, inner(client), client as u8);
+        town.workers[(client + 1) % 3].handle_packet(town.now, down);
+    }
+    town.hand_over();
+    let resting = |end: &Endpoint| {
+        let bonds = end.snapshot(Time::ZERO, &Detail::Paths).bonds;
+        let mut paths = bonds.iter().flat_map(|bond| &bond.paths);
+        paths.all(|path| path.state == PathState::Resting)
+    };
+    assert!(town.workers.iter().all(resting));
+    town.run(50);
+    assert_eq!(town.homes.len(), 3);
 }
 
 #[test]

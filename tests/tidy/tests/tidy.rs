@@ -283,7 +283,16 @@ fn the_protocols_page_names_the_figures_that_the_code_has() {
             "IDLE_PROBE_BUSY",
             "gets a PING after {} while",
         ),
-        ("path/health.rs", "IDLE_KEEP", "After {} otherwise"),
+        ("path/resting.rs", "KEEP_EVERY", "After {} otherwise"),
+        (
+            "path/resting.rs",
+            "RENEW_WITHIN",
+            "passed within {}, and not",
+        ),
+        ("path/resting.rs", "HEAD_START", "were roused {} ago"),
+        ("path/resting.rs", "PATIENCE", "an answer for {} the path"),
+        ("path/resting.rs", "WAKE_MIN", "again after {}, 500 ms"),
+        ("path/resting.rs", "WAKE_MAX", "2 s and every {}."),
         (
             "path/handshake.rs",
             "RETRY_MIN",

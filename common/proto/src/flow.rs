@@ -6,6 +6,7 @@
 //! side needs no message about it: it puts a *slot* in order and never learns
 //! which flow sits in it.
 
+mod answers;
 mod picture;
 
 use std::collections::{HashMap, VecDeque};
@@ -21,7 +22,8 @@ use crate::reach::Reach;
 use crate::release::{self, Expected, Habits, Remote};
 use crate::stats::FlowReason;
 use crate::time::Time;
-use crate::window::{Lent, Syn};
+use crate::window::Lent;
+use answers::Answers;
 
 /// A packet that waits for a path.
 #[derive(Debug)]
@@ -119,10 +121,6 @@ pub struct Flow {
     pub window: Lent,
 }
 
-/// How long after the last packet of a flow that is slowed down acknowledgements are looked at.
-const LOWERS_FOR: Duration = Duration::from_secs(1);
-/// Connections of which one SYN is known at most.
-const ANNOUNCED_MAX: usize = 1_024;
 /// How long a flow may take to show that it is long, as was expected.
 const STEADY_AT_LEAST: Duration = Duration::from_secs(2);
 /// The window over which a flow's rate is measured.
@@ -336,11 +334,7 @@ pub struct FlowTable {
     expect_long: bool,
     prospect: Prospect,
     led: Led,
-    /// What SYN from the other side said to flows of ours that did not begin yet.
-    announced: HashMap<FlowKey, Syn>,
-    /// When a window was last to be lowered.
-    lowered: Option<Time>,
-    windows_lowered: u64,
+    answers: Answers,
 }
 
 /// How often flows were led ([`crate::lead`]).
@@ -404,12 +398,7 @@ impl FlowTable {
             flow.latency_max = self.prospect.latency_max();
         }
         if let Some(syn) = packet.syn {
-            // One that answers may come a second time.
-            let receiver = self.announced.remove(&packet.key).filter(|_| syn.answer);
-            if !syn.answer || receiver.is_some() {
-                flow.window = Lent::begin(syn, receiver);
-                flow.tcp_end = None;
-            }
+            self.answers.begin(flow, syn);
         }
         flow.patience = if flow.steady.is_some() {
             self.prospect.latency.min(flow.latency_max) / 2
@@ -443,50 +432,6 @@ impl FlowTable {
         Some(slot as u16)
     }
 
-    /// A packet on its way to a sender whose queue is here: a SYN says how windows count, and what acknowledges may be told
-    /// a lower one ([`crate::window`]).
-    pub fn note_answer(&mut self, now: Time, info: &PacketInfo, packet: &mut PacketBuf) {
-        let slows = self.lowered.is_some_and(|at| now.since(at) < LOWERS_FOR);
-        if info.syn.is_none() && !slows {
-            return;
-        }
-        let key = info.key.reversed();
-        let slot = self.by_key.get(&key).copied();
-        if let Some(syn) = info.syn {
-            match slot.map(|slot| &mut self.slots[usize::from(slot)].window) {
-                Some(window) if syn.answer => window.note_answer(syn),
-                // A copy of one that was answered.
-                Some(window) if window.is_of(syn) => {}
-                _ => {
-                    if self.announced.len() >= ANNOUNCED_MAX {
-                        // Whoever comes next is slowed down by losses.
-                        self.announced.clear();
-                    }
-                    self.announced.insert(key, syn);
-                }
-            }
-        } else if let Some(slot) = slot {
-            let flow = &mut self.slots[usize::from(slot)];
-            let first = flow.queue.iter().find(|queued| queued.stream_end.is_some());
-            let waits = first.map_or(Duration::ZERO, |first| now.since(first.since));
-            let left = first.and_then(|first| first.stream_end);
-            if let Some(left) = left.or(flow.tcp_end) {
-                let lowered = flow.window.tell(now, packet, left, waits);
-                self.windows_lowered += u64::from(lowered);
-            }
-        }
-    }
-
-    /// The window of one of the flows is lowered.
-    pub fn note_lowered(&mut self, now: Time) {
-        self.lowered = Some(now);
-    }
-
-    /// Acknowledgements whose window was lowered.
-    pub fn windows_lowered(&self) -> u64 {
-        self.windows_lowered
-    }
-
     /// Looks at a few slots, clock-wise, for one that has been idle. When the
     /// table is full it looks at all of them.
     fn idle_slot(&mut self, now: Time) -> Option<usize> {
@@ -516,7 +461,7 @@ impl FlowTable {
         for flow in &mut self.slots {
             flow.queue.shrink_to(limits::IDLE_ENTRIES);
         }
-        self.announced = HashMap::new();
+        self.answers.rest();
     }
 
     /// How often flows were led.

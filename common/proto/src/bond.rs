@@ -321,7 +321,7 @@ impl Bond {
         {
             self.unstash();
         }
-        if path.health.is_active() {
+        if path.health.is_trusted() {
             if reason == PathReason::UplinkRemoved {
                 self.say_silent(path.tag, path.received.latest());
             }

@@ -128,7 +128,10 @@ impl Path {
                 self.wake();
                 None
             }
-            Some(_) => self.health.disconnected(now, PathReason::AckOverdue),
+            Some(_) => {
+                let _ = self.health.disconnected(now, PathReason::AckOverdue);
+                Some(Change::Down(PathReason::AckOverdue))
+            }
             None if !standing.rests => {
                 self.rouse(now);
                 None

@@ -94,6 +94,40 @@ fn nobody_is_woken_by_the_wrong_end() {
 }
 
 #[test]
+fn who_vanished_while_nobody_looked_is_down_when_that_is_noticed() {
+    let is_up = |end: &End| end.bond().is_some_and(|bond| bond.up);
+    let (mut client, mut server, _) = at_rest();
+    assert!(is_up(&client) && is_up(&server));
+    // Neither hears the other any more. The server misses what a client at rest shows.
+    for _ in 0..200 {
+        server.wait(Duration::from_secs(1));
+        server.speak();
+    }
+    assert!(!is_up(&server));
+    assert_eq!(server.bond().expect("a peer that was seen").paths, []);
+    // The client learns it when it is asked to send.
+    let mut packet = client.endpoint.buffer();
+    packet.fill_from(&udp());
+    client.endpoint.handle_packet(client.now, packet);
+    for _ in 0..400 {
+        client.speak();
+        client.wait(STEP);
+    }
+    assert!(!is_up(&client));
+    assert_eq!(client.paths(PathState::Connecting), 2);
+}
+
+/// A datagram of 8 bytes to the internet.
+fn udp() -> [u8; 36] {
+    let mut packet = [0; 36];
+    packet[..4].copy_from_slice(&[0x45, 0, 0, 36]);
+    packet[8..10].copy_from_slice(&[64, 17]);
+    packet[12..20].copy_from_slice(&[10, 77, 0, 2, 203, 0, 113, 9]);
+    packet[20..26].copy_from_slice(&[0x12, 0x34, 0x30, 0x39, 0, 16]);
+    packet
+}
+
+#[test]
 fn an_answer_of_a_server_that_is_no_more_brings_it_not_back() {
     let late = SocketId(1);
     let (mut client, mut former) = (End::client(START, 3), End::server(START, 4));

@@ -29,7 +29,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use falls::Falls;
 pub use fit::Fit;
 use handshake::RETRY_MIN;
 pub use health::{BUSY, Change, Health, Signs, Wish};
@@ -120,8 +119,6 @@ pub struct Path {
     loss_check: Option<Time>,
     /// When what was sent for which an acknowledgement stayed away.
     unanswered_since: Option<Time>,
-    /// When it was out of service.
-    falls: Falls,
     loss_share: f64,
     /// The same when it was last trusted.
     trusted_loss_share: f64,
@@ -175,7 +172,6 @@ impl Path {
             promised_more: false,
             loss_check: None,
             unanswered_since: None,
-            falls: Falls::default(),
             loss_share: 0.0,
             trusted_loss_share: 0.0,
             lost_since_ack: 0,
@@ -335,11 +331,6 @@ impl Path {
         let full = self.sent.inflight_bytes() >= self.flight_max || !self.sent.has_room();
         self.pacer.set_full(full);
         full
-    }
-
-    /// Takes note when it went out of service.
-    pub fn watch_falls(&mut self) {
-        self.falls.note(self.health.last_down());
     }
 
     /// Whether its flight was full when it was last looked at.

@@ -27,7 +27,6 @@ impl Bond {
                 _ => UNKNOWN_MS,
             };
             path.limit_flight();
-            path.watch_falls();
             let full = path.check_full();
             // With nothing of ours under way, none of it waits either.
             let queue = if path.sent.has_inflight() {

@@ -18,12 +18,14 @@ pub(super) struct Falls {
 }
 
 impl Falls {
-    /// Takes note of the moment of the last fall.
-    pub fn note(&mut self, last: Option<Time>) {
-        if self.last != last {
-            self.before = self.last;
-            self.last = last;
-        }
+    /// It goes out of service now.
+    pub fn note(&mut self, now: Time) {
+        self.before = self.last.replace(now);
+    }
+
+    /// When it last did.
+    pub fn last(&self) -> Option<Time> {
+        self.last
     }
 
     /// Whether there were two lately.
@@ -40,11 +42,10 @@ mod tests {
     fn one_fall_is_none_and_two_are_many_for_a_while() {
         let mut falls = Falls::default();
         let at = |s: u64| Time::from_millis(s * 1_000);
-        falls.note(None);
-        falls.note(Some(at(5)));
-        falls.note(Some(at(5)));
+        assert!(!falls.are_many(at(1)));
+        falls.note(at(5));
         assert!(!falls.are_many(at(6)));
-        falls.note(Some(at(9)));
+        falls.note(at(9));
         assert!(falls.are_many(at(10)));
         assert!(!falls.are_many(at(26)));
     }

@@ -23,6 +23,7 @@
 use std::time::Duration;
 
 use crate::event::PathReason;
+use crate::path::falls::Falls;
 use crate::path::resting::KEEP_EVERY;
 use crate::path::rtt::Rtt;
 use crate::stats::PathState;
@@ -98,7 +99,7 @@ pub struct Health {
     proofs: u8,
     last_progress: Time,
     progress_gap: Duration,
-    last_down: Option<Time>,
+    falls: Falls,
     excused_until: Time,
     overdue: bool,
 }
@@ -149,7 +150,7 @@ impl Health {
             proofs: 0,
             last_progress: now,
             progress_gap: Duration::ZERO,
-            last_down: None,
+            falls: Falls::default(),
             excused_until: Time::ZERO,
             overdue: false,
         }
@@ -198,12 +199,17 @@ impl Health {
 
     /// When it last stopped carrying packets.
     pub fn last_down(&self) -> Option<Time> {
-        self.last_down
+        self.falls.last()
+    }
+
+    /// Whether it stopped again and again of late.
+    pub fn falls_often(&self, now: Time) -> bool {
+        self.falls.are_many(now)
     }
 
     fn enter(&mut self, now: Time, state: PathState, reason: PathReason) {
         if self.state == PathState::Active && state != PathState::Active {
-            self.last_down = Some(now);
+            self.falls.note(now);
         }
         self.state = state;
         self.reason = Some(reason);
@@ -227,8 +233,9 @@ impl Health {
         if self.is_active() {
             return None;
         }
+        let was_trusted = self.is_trusted();
         self.enter(now, PathState::Active, PathReason::Connected);
-        Some(Change::Up(PathReason::Connected))
+        (!was_trusted).then_some(Change::Up(PathReason::Connected))
     }
 
     /// Something arrived over it. The other direction may work again, too.
@@ -290,16 +297,16 @@ impl Health {
 
     /// It is certain that it does not work.
     pub fn dead(&mut self, now: Time, reason: PathReason) -> Option<Change> {
-        let was_active = self.is_active();
+        let was_trusted = self.is_trusted();
         self.enter(now, PathState::Dead, reason);
-        was_active.then_some(Change::Down(reason))
+        was_trusted.then_some(Change::Down(reason))
     }
 
     /// Its session is gone: it begins anew.
     pub fn disconnected(&mut self, now: Time, reason: PathReason) -> Option<Change> {
-        let was_active = self.is_active();
+        let was_trusted = self.is_trusted();
         self.enter(now, PathState::Connecting, reason);
-        was_active.then_some(Change::Down(reason))
+        was_trusted.then_some(Change::Down(reason))
     }
 
     /// When an acknowledgement of the oldest datagram in flight is overdue.

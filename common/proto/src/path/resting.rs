@@ -90,7 +90,7 @@ impl Path {
         let rested = self.health.state() == PathState::Resting;
         if rested {
             self.rest.roused = None;
-            // It was trusted when it went to rest; nothing happened since.
+            // Nobody is told: it was trusted meanwhile.
             let _ = self.health.connected(now);
         }
         rested
@@ -128,10 +128,7 @@ impl Path {
                 self.wake();
                 None
             }
-            Some(_) => {
-                let _ = self.health.disconnected(now, PathReason::AckOverdue);
-                Some(Change::Down(PathReason::AckOverdue))
-            }
+            Some(_) => self.health.disconnected(now, PathReason::AckOverdue),
             None if !standing.rests => {
                 self.rouse(now);
                 None

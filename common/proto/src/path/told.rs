@@ -194,7 +194,7 @@ impl Path {
         const DEVIATION: Duration = Duration::from_millis(10);
         self.loss_share > LOSS
             || self.rtt.is_known() && self.rtt.variance() > DEVIATION
-            || self.falls.are_many(now)
+            || self.health.falls_often(now)
     }
 
     /// An acknowledgement of what was sent at this moment stays away.

@@ -294,34 +294,26 @@ impl Endpoint {
 
     /// One datagram from the wire.
     pub fn handle_datagram(&mut self, now: Time, arrival: Arrival, datagram: &[u8]) {
-        match outer(datagram) {
-            None => self.drop_reason("datagram_malformed"),
-            Some(Outer::Initiation { sender }) => {
-                if self.side == Side::Client {
-                    return self.drop_reason("handshake_unexpected");
-                }
-                self.admit(now, arrival, sender, datagram);
+        let Some(outer) = outer(datagram) else {
+            return self.drop_reason("datagram_malformed");
+        };
+        if let Outer::Initiation { sender } = outer {
+            if self.side == Side::Client {
+                return self.drop_reason("handshake_unexpected");
             }
-            Some(
-                outer @ (Outer::ToIndex { receiver }
-                | Outer::Keep { receiver, .. }
-                | Outer::Wake { receiver, .. }),
-            ) => match self.path_of(receiver >> 8) {
-                Some(path) => self.pass_on(now, path, arrival, outer, datagram),
-                None => self.lost_datagram(arrival, (receiver, outer), datagram),
-            },
+            return self.admit(now, arrival, sender, datagram);
+        }
+        if !self.pass_on(now, arrival, outer, datagram) {
+            self.lost_datagram(arrival, outer, datagram);
         }
     }
 
-    /// A datagram for a path of ours.
-    fn pass_on(
-        &mut self,
-        now: Time,
-        (at, tag): (usize, u8),
-        arrival: Arrival,
-        outer: Outer,
-        datagram: &[u8],
-    ) {
+    /// Whether a datagram was for a path of ours, which has it now.
+    fn pass_on(&mut self, now: Time, arrival: Arrival, outer: Outer, datagram: &[u8]) -> bool {
+        let path = outer.receiver().and_then(|index| self.path_of(index >> 8));
+        let Some((at, tag)) = path else {
+            return false;
+        };
         self.with_bond(at, |bond, ctx| match outer {
             Outer::Keep { sender, cookie, .. } => {
                 bond.handle_keep(now, tag, arrival, sender, cookie, ctx);
@@ -331,6 +323,7 @@ impl Endpoint {
                 bond.handle_datagram(now, tag, arrival, datagram, ctx);
             }
         });
+        true
     }
 
     /// Something for an index that nobody has. A client whose server was started anew is told so by its first KEEP.

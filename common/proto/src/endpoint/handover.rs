@@ -107,15 +107,11 @@ impl Endpoint {
                     (Some(key), Some(Outer::Initiation { sender })) => {
                         self.welcome(now, arrival, (key, sender), datagram.bytes());
                     }
-                    (
-                        None,
-                        Some(outer @ (Outer::ToIndex { receiver } | Outer::Keep { receiver, .. })),
-                    ) => match self.path_of(receiver >> 8) {
-                        Some(path) => {
-                            self.pass_on(now, path, arrival, outer, datagram.bytes());
+                    (None, Some(outer)) if outer.receiver().is_some() => {
+                        if !self.pass_on(now, arrival, outer, datagram.bytes()) {
+                            self.answer_stranger(arrival, outer);
                         }
-                        None => self.answer_stranger(arrival, outer),
-                    },
+                    }
                     _ => self.drop_reason("datagram_malformed"),
                 }
                 self.pool.put(datagram);
@@ -138,13 +134,8 @@ impl Endpoint {
     }
 
     /// A datagram for an index that is none of ours.
-    pub(super) fn lost_datagram(
-        &mut self,
-        arrival: Arrival,
-        (receiver, outer): (u32, Outer),
-        datagram: &[u8],
-    ) {
-        match self.worker.other(receiver) {
+    pub(super) fn lost_datagram(&mut self, arrival: Arrival, outer: Outer, datagram: &[u8]) {
+        match outer.receiver().and_then(|index| self.worker.other(index)) {
             Some(worker) => self.hand_datagram_over(worker, arrival, datagram, None),
             None => self.answer_stranger(arrival, outer),
         }

@@ -3,7 +3,7 @@
 //! Nothing of it is believed: it tells which session may open the datagram. Once that succeeded, the counter of a data
 //! message is the path's packet number.
 //!
-//! Two kinds are our own and are never opened, as they are for paths whose session has ended ([`crate::path::rest`]): KEEP
+//! Two kinds are our own and are never opened, as they are for paths whose session has ended (`path/resting.rs`): KEEP
 //! and WAKE. All that somebody can do who forges one is to have a path shake hands once too often.
 
 use super::OVERHEAD;
@@ -37,6 +37,18 @@ pub enum Outer {
         /// What we said in the last KEEP.
         cookie: u32,
     },
+}
+
+impl Outer {
+    /// Our index, if it names one.
+    pub fn receiver(self) -> Option<u32> {
+        match self {
+            Outer::Initiation { .. } => None,
+            Outer::ToIndex { receiver }
+            | Outer::Keep { receiver, .. }
+            | Outer::Wake { receiver, .. } => Some(receiver),
+        }
+    }
 }
 
 /// Bytes of a KEEP.

@@ -42,8 +42,11 @@ mod unanswered;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use rand::Rng;
+use rand::rngs::StdRng;
+
 use crate::buffer::{PacketBuf, Pool};
-use crate::config::{Key, Modes, PeerConfig, Role};
+use crate::config::{Key, Modes, PeerConfig};
 use crate::endpoint::WakeReason;
 use crate::event::{Event, PathReason, SocketId};
 use crate::flow::{Admitted, FlowTable, Queued};
@@ -100,6 +103,8 @@ pub struct Context<'a> {
     pub scratch: &'a mut Vec<u8>,
     /// Session indices that are free again.
     pub freed: &'a mut Vec<u32>,
+    /// What nobody can foretell.
+    pub rng: &'a mut StdRng,
 }
 
 /// One bond.
@@ -148,7 +153,6 @@ pub struct Bond {
     /// The last packet after which it gave memory back.
     rested: Option<Time>,
     up: bool,
-    token: u64,
     arrived: Vec<PacketKey>,
     lost: Vec<PacketKey>,
     dropped: Vec<(QueueDrop, Queued)>,
@@ -182,15 +186,8 @@ struct Counters {
 }
 
 impl Bond {
-    /// A bond without a path. `boot` names this process, `token` seeds challenges.
-    pub fn new(
-        side: Side,
-        peer: PeerConfig,
-        modes: Modes,
-        mtu: u16,
-        boot: u64,
-        token: u64,
-    ) -> Self {
+    /// A bond without a path. `boot` names this process.
+    pub fn new(side: Side, peer: PeerConfig, modes: Modes, mtu: u16, boot: u64) -> Self {
         Bond {
             side,
             peer,
@@ -231,7 +228,6 @@ impl Bond {
             last_packet: Time::ZERO,
             rested: None,
             up: false,
-            token,
             arrived: Vec::new(),
             lost: Vec::new(),
             dropped: Vec::new(),
@@ -257,8 +253,8 @@ impl Bond {
         *self.drops.entry(reason).or_default() += 1;
     }
 
-    /// Adds a path with its session and the index that names it. When there are too many, one that does not work makes
-    /// room; `None` when all work.
+    /// Adds a path with its session and the index that names it. When there are too many, one makes room that does not
+    /// work, or else one that rests; `None` when all work.
     pub fn add_path(
         &mut self,
         now: Time,
@@ -270,12 +266,15 @@ impl Bond {
         if self.paths.len() >= limits::PATHS {
             let oldest = (0..self.paths.len())
                 .filter(|&i| !self.paths[i].health.is_active())
-                .min_by_key(|&i| self.paths[i].health.since())?;
+                .min_by_key(|&i| {
+                    let health = &self.paths[i].health;
+                    (health.is_trusted(), health.since())
+                })?;
             self.remove_path(now, oldest, PathReason::SessionLost, ctx);
         }
         let mut path = Path::new(now, tag, address, session, index);
         path.initiator = self.side == Side::Client;
-        path.set_cookie(self.next_cookie());
+        path.set_cookie(ctx.rng.next_u32());
         self.paths.push(path);
         self.paths.last_mut()
     }
@@ -368,13 +367,8 @@ impl Bond {
 
     /// A path may work again: ask it.
     pub fn hope_for_path(&mut self, now: Time, index: usize) {
-        let path = &mut self.paths[index];
-        if path.session.is_established() {
-            path.ping();
-        }
-        if path.initiator && !path.health.is_active() {
-            path.start_handshake(now);
-        }
+        let stands_by = self.stands_by(now, index);
+        self.paths[index].hope(now, stands_by);
     }
 
     /// The machine slept: every path has to prove itself.
@@ -386,7 +380,9 @@ impl Bond {
             stale.into_iter().for_each(|packet| ctx.pool.put(packet));
         }
         for i in 0..self.paths.len() {
-            self.doubt_path(now, i, PathReason::SessionLost, ctx);
+            if self.paths[i].health.is_active() {
+                self.doubt_path(now, i, PathReason::SessionLost, ctx);
+            }
             self.hope_for_path(now, i);
         }
     }
@@ -581,7 +577,7 @@ impl Bond {
         if !self.paths[index].session_clock_is_due(now) {
             return;
         }
-        let renews = self.standing(now, index).renews;
+        let renews = self.standing(now, index).renews();
         if let Some(change) = self.paths[index].tick_session(now, renews) {
             self.changed(self.paths[index].tag, change, ctx);
         }
@@ -633,13 +629,7 @@ impl Bond {
             && match path.health.state() {
                 PathState::Connecting => age > limits::HALF_OPEN_AGE,
                 PathState::Dead => age > FORGET_PATH,
-                PathState::Resting => {
-                    // A backup shows itself by what is said over the others.
-                    let told = self.paths.iter().filter(|p| p.role != Role::Backup);
-                    let others = told.map(Path::last_sign).max();
-                    let sign = others.filter(|_| path.role == Role::Backup);
-                    now.since(path.last_sign().max(sign.unwrap_or(Time::ZERO))) > FORGET_PATH
-                }
+                PathState::Resting => now.since(self.last_sign(path)) > FORGET_PATH,
                 PathState::Active | PathState::Suspect | PathState::Returning => false,
             }
     }
@@ -663,7 +653,7 @@ impl Bond {
         };
         for (i, path) in self.paths.iter().enumerate() {
             offer(
-                Some(path.next_due(&self.standing(now, i))),
+                Some(path.next_due(now, &self.standing(now, i))),
                 WakeReason::Maintenance,
             );
             offer(path.received.silence_at(), WakeReason::Loss);

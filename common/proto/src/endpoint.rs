@@ -208,8 +208,7 @@ impl Endpoint {
     }
 
     fn seat_bond(&mut self, peer: PeerConfig, modes: Modes) -> usize {
-        let token = self.rng.next_u64();
-        let bond = Bond::new(self.side, peer, modes, self.mtu, self.boot, token);
+        let bond = Bond::new(self.side, peer, modes, self.mtu, self.boot);
         let seat = Some(Seat {
             bond,
             due: None,
@@ -245,6 +244,7 @@ impl Endpoint {
             events: &mut self.events,
             scratch: &mut self.scratch,
             freed: &mut self.freed,
+            rng: &mut self.rng,
         };
         let result = f(&mut seat.bond, &mut ctx);
         if !seat.restless {
@@ -318,7 +318,7 @@ impl Endpoint {
             Outer::Keep { sender, cookie, .. } => {
                 bond.handle_keep(now, tag, arrival, sender, cookie, ctx);
             }
-            Outer::Wake { cookie, .. } => bond.handle_wake(now, tag, cookie),
+            Outer::Wake { cookie, .. } => bond.handle_wake(now, tag, cookie, ctx),
             Outer::Initiation { .. } | Outer::ToIndex { .. } => {
                 bond.handle_datagram(now, tag, arrival, datagram, ctx);
             }
@@ -397,7 +397,7 @@ impl Endpoint {
                 continue;
             };
             let hit = |p: &crate::path::Path| {
-                p.address.socket == socket && p.address.remote == remote && p.health.is_active()
+                p.address.socket == socket && p.address.remote == remote && p.health.is_trusted()
             };
             if let Some(index) = seat.bond.paths().iter().position(hit) {
                 self.with_bond(at, |bond, ctx| f(bond, index, ctx));

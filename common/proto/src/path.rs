@@ -31,11 +31,11 @@ use std::time::Duration;
 
 pub use fit::Fit;
 use handshake::RETRY_MIN;
-pub use health::{BUSY, Change, Health, Signs, Wish};
+pub use health::{Change, Health, Signs, Wish};
 pub use mtu::PathMtu;
 use pacer::Pacer;
 pub use received::{Incoming, ReceivedLog};
-pub use resting::RENEW_WITHIN;
+pub use resting::Mark;
 use resting::Rest;
 pub use rtt::{AnswerTime, Rtt};
 pub use said::{Address, Candidate, Greeting, Message, MessageContent, Standing};

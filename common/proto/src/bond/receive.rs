@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rand::Rng;
+
 use super::{Bond, Context, EVIDENCE_EVERY, Side, news};
 use crate::PacketBuf;
 use crate::checksum;
@@ -102,7 +104,7 @@ impl Bond {
                 let former = self.is_former(now, index, number);
                 if !former && self.paths[index].received.on_received(now, incoming) && newest {
                     self.end_rest(now, index, arrival);
-                    self.watch_address(now, index, arrival);
+                    self.watch_address(now, index, arrival, ctx);
                 }
             }
             Ok(Opened::Content { len, number }) => {
@@ -184,7 +186,7 @@ impl Bond {
         self.paths[index].health.heard(now);
         if newest {
             self.end_rest(now, index, arrival);
-            self.watch_address(now, index, arrival);
+            self.watch_address(now, index, arrival, ctx);
         }
         match frame {
             Frame::Data(..) | Frame::Squeezed(..) => {
@@ -443,11 +445,10 @@ impl Bond {
     /// Server: a path's datagrams come from another address now. It is used once
     /// it proved that it receives (RFC 9000, section 8.2), or one copied
     /// datagram could turn the path away.
-    fn watch_address(&mut self, now: Time, index: usize, arrival: Arrival) {
+    fn watch_address(&mut self, now: Time, index: usize, arrival: Arrival, ctx: &mut Context<'_>) {
         if self.side == Side::Client {
             return;
         }
-        let token = self.next_token();
         let path = &mut self.paths[index];
         let address = Address::from(arrival);
         if path.address.remote == address.remote && path.address.socket == address.socket {
@@ -465,7 +466,7 @@ impl Bond {
         let token = path
             .candidate
             .filter(|c| c.address.remote == address.remote)
-            .map_or(token, |c| c.token);
+            .map_or_else(|| ctx.rng.next_u64().to_be_bytes(), |c| c.token);
         path.candidate = Some(Candidate {
             address,
             token,
@@ -473,15 +474,6 @@ impl Bond {
         });
         let challenge = MessageContent::Control(Control::PathChallenge(token));
         path.say_to(challenge, Some(address));
-    }
-
-    pub(super) fn next_token(&mut self) -> [u8; 8] {
-        // Unpredictable enough: the seed is secret, the token travels sealed.
-        self.token = self
-            .token
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(self.boot | 1);
-        (self.token ^ self.token >> 29).to_be_bytes()
     }
 
     fn handle_path_response(&mut self, index: usize, token: [u8; 8]) {

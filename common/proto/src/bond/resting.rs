@@ -4,40 +4,39 @@
 //! the others: a backup is not while another uplink serves, be the bond as busy as it likes; any other path is not while
 //! no inner packet passes.
 
+use rand::Rng;
+
 use super::{Bond, Context, Side};
 use crate::config::Role;
-use crate::path::{Address, BUSY, Path, RENEW_WITHIN, Standing};
+use crate::path::{Address, Mark, Path, Standing};
 use crate::time::Time;
 use crate::transmit::Arrival;
 
 impl Bond {
     /// Where a path stands among the others.
     pub(super) fn standing(&self, now: Time, index: usize) -> Standing {
-        let idle = now.since(self.last_packet);
-        let stands_by = self.stands_by(now, index);
         Standing {
             alone: self.is_alone(index),
-            idle,
-            rests: stands_by || idle >= BUSY,
-            renews: !stands_by && idle < RENEW_WITHIN,
-            keeps: self.side == Side::Client && !stands_by,
+            idle: now.since(self.last_packet),
+            stands_by: self.stands_by(now, index),
         }
     }
 
-    /// Whether it is a backup, and another path serves or will when it is asked to.
-    fn stands_by(&self, now: Time, index: usize) -> bool {
+    /// Whether it is a backup, and another path serves or will when it is asked to. The latter only the client can
+    /// tell: a server has its backup at rest wake the client, if the client showed itself over it.
+    pub(super) fn stands_by(&self, now: Time, index: usize) -> bool {
+        let will = |p: &Path| self.side == Side::Client && p.rests_calmly(now);
         let serves = |p: &Path| {
-            p.role != Role::Backup
-                && (p.health.works() || p.rests_calmly(now))
-                && !p.received.is_silent(now)
+            p.role != Role::Backup && (p.health.works() || will(p)) && !p.received.is_silent(now)
         };
         self.paths[index].role == Role::Backup && self.paths.iter().any(serves)
     }
 
-    /// What a WAKE must return, for a path's next KEEP.
-    pub(super) fn next_cookie(&mut self) -> u32 {
-        let [a, b, c, d, ..] = self.next_token();
-        u32::from_be_bytes([a, b, c, d])
+    /// Server: when a path at rest was heard of last. A backup shows itself by what is said over the others.
+    pub(super) fn last_sign(&self, path: &Path) -> Time {
+        let told = |p: &&Path| path.role == Role::Backup && p.role != Role::Backup;
+        let others = self.paths.iter().filter(told).map(Path::last_sign);
+        others.fold(path.last_sign(), Time::max)
     }
 
     /// Server: a client at rest shows itself.
@@ -54,8 +53,16 @@ impl Bond {
             return self.drop_packet("keep_unexpected");
         };
         self.tick_session(now, index, ctx);
-        let busy = now.since(self.last_packet) < BUSY;
-        self.paths[index].on_keep(now, Address::from(arrival), sender, cookie, busy);
+        let mark = Mark {
+            address: Address::from(arrival),
+            sender,
+            cookie,
+            at: now,
+        };
+        let standing = self.standing(now, index);
+        if !self.paths[index].on_keep(mark, &standing) {
+            self.drop_packet("keep_forged");
+        }
     }
 
     /// A session came to be over a path at rest. The handshake came from there: it is the path's address.
@@ -67,7 +74,7 @@ impl Bond {
     }
 
     /// Client: packets for us wait at the server, or it lost track of us.
-    pub fn handle_wake(&mut self, now: Time, tag: u8, cookie: u32) {
+    pub fn handle_wake(&mut self, now: Time, tag: u8, cookie: u32, ctx: &mut Context<'_>) {
         let Some(index) = self.path_index(tag).filter(|_| self.side == Side::Client) else {
             return self.drop_packet("wake_unexpected");
         };
@@ -75,7 +82,6 @@ impl Bond {
             return self.drop_packet("wake_forged");
         }
         // Each is good for one.
-        let next = self.next_cookie();
-        self.paths[index].set_cookie(next);
+        self.paths[index].set_cookie(ctx.rng.next_u32());
     }
 }

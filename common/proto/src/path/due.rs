@@ -29,7 +29,7 @@ pub struct TimeOutcome {
 
 impl Path {
     /// When [`Self::on_time`] is needed next.
-    pub fn next_due(&self, standing: &Standing) -> Time {
+    pub fn next_due(&self, now: Time, standing: &Standing) -> Time {
         let greet = match self.greeting {
             Greeting::Waiting(at) | Greeting::Repeating(at) => Some(at),
             Greeting::Idle | Greeting::Done => None,
@@ -38,9 +38,9 @@ impl Path {
             Some(self.last_session_tick + SESSION_TICK),
             self.loss_check,
             self.health.next_due(&self.rtt, &self.signs(standing)),
-            self.rest_due(standing),
+            self.rest_due(now, standing),
             self.tick_due(),
-            self.next_handshake,
+            self.handshake_due(standing),
             greet,
             self.mtu.next_due().filter(|_| self.may_probe_sizes()),
         ]
@@ -112,8 +112,8 @@ impl Path {
             packet: self.packet_time(),
             alone: standing.alone,
             idle: standing.idle,
-            rests: standing.rests,
-            keeps: standing.keeps,
+            rests: standing.rests(),
+            keeps: self.keeps(standing),
             probation_end: self.trial.probation_end(),
         }
     }

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use super::resting::KEEP_EVERY;
 use super::{Change, Greeting, Path, Standing};
 use crate::event::PathReason;
 use crate::session::{HANDSHAKE_MAX, Session};
@@ -15,6 +16,8 @@ const GREETING_WAIT_MIN: Duration = Duration::from_millis(10);
 /// First and longest wait before a handshake or HELLO is tried again.
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Longest wait while nobody needs the path: as long as one at rest goes without a word.
+const RETRY_UNHURRIED: Duration = KEEP_EVERY;
 /// Initiations of a new path that go unanswered before it takes another tag: those that come at growing intervals. A
 /// round trip of two seconds is behind them by then.
 const INITIATIONS_PER_TAG: u8 = 4;
@@ -88,14 +91,34 @@ impl Path {
 
     /// Makes the attempt that is due, if one is.
     pub(super) fn shake_hands(&mut self, now: Time, standing: &Standing, scratch: &mut [u8]) {
-        if standing.renews && self.session_is_old(now) && self.next_handshake.is_none() {
+        let renewed = standing.renews() && self.session_is_old(now);
+        if renewed && self.next_handshake.is_none() || self.is_needed_at_last(standing) {
             self.start_handshake(now);
         }
         if self.next_handshake.is_some_and(|at| at <= now) {
+            let most = if standing.rests() {
+                RETRY_UNHURRIED
+            } else {
+                RETRY_MAX
+            };
             self.next_handshake = Some(now + self.handshake_wait);
-            self.handshake_wait = (self.handshake_wait * 2).min(RETRY_MAX);
+            self.handshake_wait = (self.handshake_wait * 2).min(most);
             self.initiate(now, scratch);
         }
+    }
+
+    /// When [`Self::shake_hands`] is needed next.
+    pub(super) fn handshake_due(&self, standing: &Standing) -> Option<Time> {
+        if self.is_needed_at_last(standing) {
+            return Some(Time::ZERO);
+        }
+        self.next_handshake
+    }
+
+    /// Whether its attempts came rarely, as nobody needed it, and now somebody does.
+    fn is_needed_at_last(&self, standing: &Standing) -> bool {
+        let unhurried = self.next_handshake.is_some() && self.handshake_wait > RETRY_MAX;
+        unhurried && !standing.rests()
     }
 
     /// Only what is sent renews a session, and little may be sent over this path.

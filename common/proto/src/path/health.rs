@@ -36,7 +36,7 @@ const SUSPECT_MAX: Duration = Duration::from_millis(400);
 /// First and longest interval between probes of a dead path while the bond is in use.
 const DEAD_PROBE_MIN: Duration = Duration::from_millis(100);
 const DEAD_PROBE_MAX: Duration = Duration::from_millis(400);
-/// Probes of a dead path while the bond is idle.
+/// Probes of a dead path that nobody needs.
 const DEAD_PROBE_IDLE: Duration = Duration::from_secs(5);
 /// While no path works, all traffic waits for the answer to a probe. Its interval grows with the silence, so that an
 /// outage becomes longer by a third of a percent at most: a hundred milliseconds up to half a minute, and about 1,700
@@ -44,8 +44,6 @@ const DEAD_PROBE_IDLE: Duration = Duration::from_secs(5);
 const DEAD_PROBE_ALONE: u32 = 300;
 /// What comes over a path that is not trusted is a reason to ask, but not more often than this.
 const HEARD_PROBE: Duration = Duration::from_millis(20);
-/// Inner traffic within this time means that the bond is in use.
-pub const BUSY: Duration = Duration::from_secs(5);
 /// Acknowledged probes in a row that make a path trusted again.
 const RETURN_PROOFS: u8 = 3;
 const RETURN_PROBE: Duration = Duration::from_millis(20);
@@ -119,17 +117,10 @@ pub struct Signs {
     pub idle: Duration,
     /// Nobody needs it now: it is not asked for signs.
     pub rests: bool,
-    /// A NAT may stand before this side, and forget who is behind it.
+    /// It shows itself: a NAT may stand before this side, and forget who is behind it.
     pub keeps: bool,
     /// It came back from the dead, and nothing depends on it until then.
     pub probation_end: Option<Time>,
-}
-
-impl Signs {
-    /// Inner packets passed within the last seconds.
-    fn busy(&self) -> bool {
-        self.idle < BUSY
-    }
 }
 
 /// Between two questions to a path that came back.
@@ -323,16 +314,16 @@ impl Health {
     }
 
     fn dead_interval(&self, now: Time, signs: &Signs) -> Duration {
-        let most = if signs.busy() {
-            DEAD_PROBE_MAX
-        } else {
+        let most = if signs.rests {
             DEAD_PROBE_IDLE
+        } else {
+            DEAD_PROBE_MAX
         };
         if signs.alone {
             let silence = now.since(self.last_progress).max(signs.idle);
             return (silence / DEAD_PROBE_ALONE).clamp(DEAD_PROBE_MIN, most);
         }
-        if !signs.busy() {
+        if signs.rests {
             return DEAD_PROBE_IDLE;
         }
         (DEAD_PROBE_MIN * 2u32.saturating_pow(self.probes.min(4))).min(DEAD_PROBE_MAX)
@@ -341,7 +332,7 @@ impl Health {
     /// When a path that came back is asked again. Nothing else is sent over it meanwhile, so if it dies anew, nobody would
     /// notice before everything depends on it, acknowledgements of the others included.
     fn proof_due(&self, rtt: &Rtt, signs: &Signs) -> Option<Time> {
-        let end = signs.probation_end.filter(|_| signs.busy())?;
+        let end = signs.probation_end.filter(|_| !signs.rests)?;
         let due = signs.last_traffic + return_gap(rtt);
         Some(due.max(self.next_probe)).filter(|due| *due < end)
     }
@@ -593,7 +584,6 @@ mod tests {
     fn only_who_may_be_behind_a_nat_speaks_up_in_an_idle_bond_and_asks_for_no_answer() {
         let (mut h, rtt) = active();
         let idle = |keeps| Signs {
-            idle: BUSY,
             rests: true,
             keeps,
             ..signs(None, false)

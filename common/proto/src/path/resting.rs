@@ -26,27 +26,34 @@ use crate::session::{keep, wake};
 use crate::stats::PathState;
 use crate::time::Time;
 
+/// Inner traffic within this time means that the bond is in use.
+pub(super) const BUSY: Duration = Duration::from_secs(5);
 /// A path of an idle bond shows itself so often, which keeps a NAT's mapping (RFC 4787 asks for two minutes, many give 30 s).
 pub(super) const KEEP_EVERY: Duration = Duration::from_secs(25);
 /// A session is renewed before it ends while inner packets passed within this time: who speaks every other minute waits
 /// for no handshake.
-pub const RENEW_WITHIN: Duration = Duration::from_secs(120);
+pub(super) const RENEW_WITHIN: Duration = Duration::from_secs(120);
 /// A roused path that has not answered for this long does not work.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// A backup is left alone for so long while other paths are being roused: a round trip, and a handshake that was repeated.
 const HEAD_START: Duration = Duration::from_millis(600);
+/// A client that was not seen for this long is not there any more, or its NAT forgot it: two KEEPs may be lost.
+const SEEN_WITHIN: Duration = Duration::from_secs(80);
 /// First and longest interval between two WAKEs for a client that does not answer.
 const WAKE_MIN: Duration = Duration::from_millis(250);
 const WAKE_MAX: Duration = Duration::from_secs(4);
 
 /// Where a client at rest was seen last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Mark {
-    address: Address,
+pub struct Mark {
+    /// Where its KEEP came from.
+    pub address: Address,
     /// The client's index.
-    sender: u32,
-    cookie: u32,
-    at: Time,
+    pub sender: u32,
+    /// What an answer must return.
+    pub cookie: u32,
+    /// When.
+    pub at: Time,
 }
 
 /// What is known of a path's rest.
@@ -66,13 +73,15 @@ pub struct Rest {
 impl Path {
     /// Whether it rests, and nobody waits for it to come back. Beside such a path a backup rests as well.
     pub fn rests_calmly(&self, now: Time) -> bool {
-        let waits = |since| now.since(since) > HEAD_START;
+        let waits = |since| now.since(since) >= HEAD_START;
         self.health.state() == PathState::Resting && !self.rest.roused.is_some_and(waits)
     }
 
     /// Whether its session may end without anything being wrong.
     pub(super) fn may_rest(&self) -> bool {
-        self.greeting.is_done() && self.health.is_active() && !self.sent.has_inflight()
+        // One that is being renewed in vain works no more.
+        let unanswered = self.next_handshake.is_some() || self.sent.has_inflight();
+        self.greeting.is_done() && self.health.is_active() && !unanswered
     }
 
     /// Its session ended while nobody used it.
@@ -96,28 +105,36 @@ impl Path {
         rested
     }
 
+    /// Whether it shows itself to the other end while nobody uses it.
+    pub(super) fn keeps(&self, standing: &Standing) -> bool {
+        self.initiator && !standing.stands_by
+    }
+
     /// When [`Self::look_after_rest`] is needed next.
-    pub(super) fn rest_due(&self, standing: &Standing) -> Option<Time> {
+    pub(super) fn rest_due(&self, now: Time, standing: &Standing) -> Option<Time> {
         if self.health.state() != PathState::Resting {
             return None;
         }
         if !self.initiator {
-            let wakes = !standing.rests && self.rest.mark.is_some();
+            let seen = |mark: Mark| now.since(mark.at) < SEEN_WITHIN;
+            let wakes = !standing.rests() && self.rest.mark.is_some_and(seen);
             return wakes.then_some(self.rest.next_wake);
         }
         match self.rest.roused {
+            // Backups wait for this moment.
+            Some(since) if now < since + HEAD_START => Some(since + HEAD_START),
             Some(since) => Some(since + PATIENCE),
-            None if !standing.rests => Some(Time::ZERO),
-            None => standing.keeps.then(|| self.last_sent + KEEP_EVERY),
+            None if !standing.rests() => Some(Time::ZERO),
+            None => self.keeps(standing).then(|| self.last_sent + KEEP_EVERY),
         }
     }
 
     /// A path at rest shows itself, is roused or rouses the other end.
     pub(super) fn look_after_rest(&mut self, now: Time, standing: &Standing) -> Option<Change> {
-        if standing.rests {
+        if !standing.is_busy() {
             self.rest.wakes = 0;
         }
-        if self.rest_due(standing).is_none_or(|due| due > now) {
+        if self.rest_due(now, standing).is_none_or(|due| due > now) {
             return None;
         }
         match self.rest.roused {
@@ -129,7 +146,7 @@ impl Path {
                 None
             }
             Some(_) => self.health.disconnected(now, PathReason::AckOverdue),
-            None if !standing.rests => {
+            None if !standing.rests() => {
                 self.rouse(now);
                 None
             }
@@ -140,9 +157,10 @@ impl Path {
         }
     }
 
-    fn rouse(&mut self, now: Time) {
-        self.rest.roused.get_or_insert(now);
-        if self.next_handshake.is_none() {
+    /// Client: has its session back.
+    pub(super) fn rouse(&mut self, now: Time) {
+        if self.rest.roused.is_none() {
+            self.rest.roused = Some(now);
             self.start_handshake(now);
         }
     }
@@ -172,18 +190,19 @@ impl Path {
         right
     }
 
-    /// Server: a client shows itself. `busy`: inner packets pass.
-    pub fn on_keep(&mut self, now: Time, address: Address, sender: u32, cookie: u32, busy: bool) {
-        self.rest.mark = Some(Mark {
-            address,
-            sender,
-            cookie,
-            at: now,
-        });
-        let moved = address.remote != self.address.remote;
-        if self.session.is_established() && moved || !self.session.is_established() && busy {
+    /// Server: a client shows itself. Whether it is the one whose path this is.
+    pub fn on_keep(&mut self, mark: Mark, standing: &Standing) -> bool {
+        let of = |index: u32| index >> 8;
+        if self.session.receiver().map(of) != Some(of(mark.sender)) {
+            return false;
+        }
+        self.rest.mark = Some(mark);
+        let moved = mark.address.remote != self.address.remote;
+        let waits = !self.session.is_established() && standing.is_busy();
+        if self.session.is_established() && moved || waits {
             self.wake();
         }
+        true
     }
 
     /// Server: asks the client to shake hands, if it is known where it is.

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::resting::{BUSY, RENEW_WITHIN};
 use crate::event::SocketId;
 use crate::frame::{Control, Frame, Probe};
 use crate::time::Time;
@@ -95,10 +96,23 @@ pub struct Standing {
     pub alone: bool,
     /// For how long no inner packet passed.
     pub idle: Duration,
-    /// Nobody needs it now: its session may end.
-    pub rests: bool,
+    /// It is a backup, and another one serves, or will when it is asked to.
+    pub stands_by: bool,
+}
+
+impl Standing {
+    /// Inner packets passed within the last seconds.
+    pub fn is_busy(&self) -> bool {
+        self.idle < BUSY
+    }
+
+    /// Nobody needs it now: it is not asked for signs, and its session may end.
+    pub fn rests(&self) -> bool {
+        self.stands_by || !self.is_busy()
+    }
+
     /// Its session is renewed before it ends.
-    pub renews: bool,
-    /// It shows itself to the other end while it rests.
-    pub keeps: bool,
+    pub fn renews(&self) -> bool {
+        !self.stands_by && self.idle < RENEW_WITHIN
+    }
 }

@@ -108,9 +108,28 @@ impl Path {
         reason: PathReason,
         lost: &mut Vec<PacketKey>,
     ) -> Option<Change> {
+        if self.health.state() == PathState::Resting && self.initiator {
+            // There is no session to ask over: it begins anew.
+            self.start_handshake(now);
+            return self.health.disconnected(now, reason);
+        }
         let change = self.health.doubt(now, reason)?;
         self.sent.give_up(lost);
         Some(change)
+    }
+
+    /// It may work again. A backup at rest that stands by is left alone.
+    pub fn hope(&mut self, now: Time, stands_by: bool) {
+        if self.session.is_established() {
+            self.ping();
+        }
+        match self.health.state() {
+            PathState::Active => {}
+            PathState::Resting if stands_by => {}
+            _ if !self.initiator => {}
+            PathState::Resting => self.rouse(now),
+            _ => self.start_handshake(now),
+        }
     }
 
     /// A path back from the dead is on trial; a false suspicion changes nothing.

@@ -43,18 +43,22 @@ impl End {
             modes: Modes::default(),
             mtu: 1400,
         };
-        let mut endpoint = Endpoint::client_for_test(config, [seed; 32]);
-        for uplink in 0..2 {
-            let command = Command::AddUplink {
-                socket: SocketId(uplink),
-                name: format!("wan{uplink}"),
-                remote: SocketAddr::from(([192, 0, 2, 1], 51_900)),
-                mtu: 1500,
-                role: Role::Always,
-            };
-            endpoint.handle_command(now, command);
-        }
-        End { endpoint, now }
+        let endpoint = Endpoint::client_for_test(config, [seed; 32]);
+        let mut end = End { endpoint, now };
+        (0..2).for_each(|uplink| end.add_uplink(uplink));
+        end
+    }
+
+    /// One more uplink, over this socket.
+    pub fn add_uplink(&mut self, uplink: u16) {
+        let command = Command::AddUplink {
+            socket: SocketId(uplink),
+            name: format!("wan{uplink}"),
+            remote: SocketAddr::from(([192, 0, 2, 1], 51_900)),
+            mtu: 1500,
+            role: Role::Always,
+        };
+        self.endpoint.handle_command(self.now, command);
     }
 
     /// Lets time pass on its clock.
@@ -105,12 +109,33 @@ impl End {
 
 /// Lets time pass on both clocks, and brings to each what the other says.
 pub fn pass(client: &mut End, server: &mut End, time: Duration) {
+    pass_if(client, server, time, |_, _, _| true);
+}
+
+/// The same for those datagrams alone that a network lets through: by whether the client said it, and over which uplink.
+pub fn pass_if(
+    client: &mut End,
+    server: &mut End,
+    time: Duration,
+    mut through: impl FnMut(Said, SocketId, &[u8]) -> bool,
+) {
     client.wait(time);
     server.wait(time);
     for (socket, datagram) in client.speak() {
-        server.hear(socket, &datagram);
+        if through(Said::ByClient, socket, &datagram) {
+            server.hear(socket, &datagram);
+        }
     }
     for (socket, datagram) in server.speak() {
-        client.hear(socket, &datagram);
+        if through(Said::ByServer, socket, &datagram) {
+            client.hear(socket, &datagram);
+        }
     }
+}
+
+/// Who said a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    ByClient,
+    ByServer,
 }

@@ -1,11 +1,15 @@
 //! The verbs of the promises.
 
+use marline_proto::Role;
 use marline_sim::event::{Event, LinkChange, Plan, UplinkSpec, Way};
-use marline_sim::link::LinkParams;
+use marline_sim::link::{LinkParams, Nanos};
 use marline_sim::report::{self, FlowReport, Report};
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec, Kind};
-use marline_sim::world::Totals;
+use marline_sim::world::{Totals, World};
+
+/// A second of a world.
+pub const S: Nanos = 1_000_000_000;
 
 /// 50 Mbit/s with a round trip of 15 ms, and 20 Mbit/s with one of 60 ms.
 pub fn fast_and_slow() -> Vec<UplinkSpec> {
@@ -13,6 +17,13 @@ pub fn fast_and_slow() -> Vec<UplinkSpec> {
         UplinkSpec::new("fast", LinkParams::new(50.0, 7.5)),
         UplinkSpec::new("slow", LinkParams::new(20.0, 30.0)),
     ]
+}
+
+/// The slower uplink stands by.
+pub fn with_backup() -> Vec<UplinkSpec> {
+    let [fast, slow] = fast_and_slow().try_into().expect("two uplinks");
+    let role = Role::Backup;
+    vec![fast, UplinkSpec { role, ..slow }]
 }
 
 /// An endless download or upload that begins when the bond is up.
@@ -72,4 +83,42 @@ pub fn share(flow: &FlowReport) -> f64 {
 /// What an end counted under this name.
 pub fn counted(end: &Totals, name: &str) -> u64 {
     end.counters.get(name).copied().unwrap_or_default()
+}
+
+/// Bytes that both directions of each uplink carry from one moment to another, seconds.
+pub fn carried(plan: &Plan, from_s: u64, to_s: u64) -> Vec<u64> {
+    let mut world = World::new(plan, 1);
+    let carried = |world: &World| -> Vec<u64> {
+        let both = |spec: &UplinkSpec| {
+            let (up, down) = world.link_stats(&spec.name).expect("it exists");
+            up.delivered_bytes + down.delivered_bytes
+        };
+        plan.uplink.iter().map(both).collect()
+    };
+    world.run_until(from_s * S);
+    let before = carried(&world);
+    world.run_until(to_s * S);
+    let after = carried(&world);
+    after.iter().zip(before).map(|(a, b)| a - b).collect()
+}
+
+/// Datagrams for a client, in the twenty-first minute.
+pub fn late_datagrams() -> FlowSpec {
+    FlowSpec {
+        start_s: 1_200.0,
+        stop_s: Some(1_202.0),
+        ..FlowSpec::new(Kind::Udp {
+            direction: Direction::Down,
+            rate_mbit: 0.5,
+        })
+    }
+}
+
+/// Plays those for a client that nobody used before, over uplinks to which things happen at moments, seconds.
+pub fn play_late_datagrams(uplinks: Vec<UplinkSpec>, events: &[(f64, Event)]) -> Report {
+    let plan = Plan::new("late", 1_204.0, uplinks, vec![late_datagrams()]);
+    let plan = events
+        .iter()
+        .fold(plan, |plan, (at, event)| plan.with(*at, event.clone()));
+    play(&plan)
 }

@@ -1,5 +1,6 @@
 //! What users are promised, played in virtual time: one module per promise.
 
+mod backup_stands_by;
 mod calls_are_sent_twice;
 mod checksums_travel_begun;
 mod classes_share;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use marline_proto::{Command, PathState, SocketId, Time};
 
-use crate::ends::{End, pass};
+use crate::ends::{End, Said, pass, pass_if};
 
 const STEP: Duration = Duration::from_millis(10);
 const START: Time = Time::from_millis(1_000);
@@ -23,18 +23,13 @@ fn at_rest() -> (End, End, Vec<(SocketId, Vec<u8>)>) {
     assert_eq!(client.paths(PathState::Active), 2);
     let mut keeps = Vec::new();
     for _ in 0..24_000 {
-        client.wait(STEP);
-        server.wait(STEP);
-        for (socket, datagram) in client.speak() {
-            server.hear(socket, &datagram);
-            if is(5, &datagram) {
+        pass_if(&mut client, &mut server, STEP, |_, socket, datagram| {
+            if is(5, datagram) {
                 keeps.retain(|(other, _)| *other != socket);
-                keeps.push((socket, datagram));
+                keeps.push((socket, datagram.to_vec()));
             }
-        }
-        for (socket, datagram) in server.speak() {
-            client.hear(socket, &datagram);
-        }
+            true
+        });
     }
     assert_eq!(client.paths(PathState::Resting), 2);
     assert_eq!(server.paths(PathState::Resting), 2);
@@ -94,6 +89,32 @@ fn nobody_is_woken_by_the_wrong_end() {
 }
 
 #[test]
+fn a_keep_in_the_name_of_another_client_is_refused() {
+    let (_, mut server, keeps) = at_rest();
+    let (socket, keep) = &keeps[0];
+    let mut forged = keep.clone();
+    forged[10] ^= 1;
+    server.hear(*socket, &forged);
+    assert_eq!(server.dropped("keep_forged"), 1);
+    // What waits for the client goes where it really is.
+    let mut packet = server.endpoint.buffer();
+    packet.fill_from(&udp_to_client());
+    server.endpoint.handle_packet(server.now, packet);
+    assert_eq!(server.speak(), []);
+    server.wait(Duration::from_millis(1));
+    let wakes: Vec<_> = keeps.iter().map(|(s, keep)| (*s, answer(keep))).collect();
+    assert_eq!(server.speak(), wakes);
+}
+
+#[test]
+fn an_uplink_too_many_takes_the_place_of_one_that_never_answered_not_of_one_that_rests() {
+    let (mut client, _, _) = at_rest();
+    (2..9).for_each(|uplink| client.add_uplink(uplink));
+    assert_eq!(client.paths(PathState::Connecting), 6);
+    assert_eq!(client.paths(PathState::Resting), 2);
+}
+
+#[test]
 fn who_vanished_while_nobody_looked_is_down_when_that_is_noticed() {
     let is_up = |end: &End| end.bond().is_some_and(|bond| bond.up);
     let (mut client, mut server, _) = at_rest();
@@ -117,6 +138,13 @@ fn who_vanished_while_nobody_looked_is_down_when_that_is_noticed() {
     assert_eq!(client.paths(PathState::Connecting), 2);
 }
 
+/// One from there.
+fn udp_to_client() -> [u8; 36] {
+    let mut packet = udp();
+    packet[12..20].copy_from_slice(&[203, 0, 113, 9, 10, 77, 0, 2]);
+    packet
+}
+
 /// A datagram of 8 bytes to the internet.
 fn udp() -> [u8; 36] {
     let mut packet = [0; 36];
@@ -134,34 +162,22 @@ fn an_answer_of_a_server_that_is_no_more_brings_it_not_back() {
     // What the first server says in its sessions over the second uplink is held up.
     let mut held_up = Vec::new();
     for _ in 0..20 {
-        client.wait(STEP);
-        former.wait(STEP);
-        for (socket, datagram) in client.speak() {
-            former.hear(socket, &datagram);
-        }
-        for (socket, datagram) in former.speak() {
-            if socket == late && is(4, &datagram) {
-                held_up.push(datagram);
-            } else {
-                client.hear(socket, &datagram);
+        pass_if(&mut client, &mut former, STEP, |said, socket, datagram| {
+            let held = said == Said::ByServer && socket == late && is(4, datagram);
+            if held {
+                held_up.push(datagram.to_vec());
             }
-        }
+            !held
+        });
     }
     assert_eq!(client.paths(PathState::Active), 1);
     // Another one takes its place, and is heard of over the first uplink alone.
     let mut present = End::server(former.now, 5);
     client.endpoint.handle_command(client.now, Command::Woke);
     for _ in 0..50 {
-        client.wait(STEP);
-        present.wait(STEP);
-        for (socket, datagram) in client.speak() {
-            if socket != late {
-                present.hear(socket, &datagram);
-            }
-        }
-        for (socket, datagram) in present.speak() {
-            client.hear(socket, &datagram);
-        }
+        pass_if(&mut client, &mut present, STEP, |said, socket, _| {
+            said == Said::ByServer || socket != late
+        });
     }
     let restarts =
         |client: &End| client.bond().expect("a client has one").counters["peer_restarts"];

@@ -315,9 +315,8 @@ impl Endpoint {
             return false;
         };
         self.with_bond(at, |bond, ctx| match outer {
-            Outer::Keep { sender, cookie, .. } => {
-                bond.handle_keep(now, tag, arrival, sender, cookie, ctx);
-            }
+            Outer::Keep { keep, .. } => bond.handle_keep(now, tag, arrival, keep, ctx),
+            Outer::Seen { cookie, .. } => bond.handle_seen(now, tag, cookie),
             Outer::Wake { cookie, .. } => bond.handle_wake(now, tag, cookie, ctx),
             Outer::Initiation { .. } | Outer::ToIndex { .. } => {
                 bond.handle_datagram(now, tag, arrival, datagram, ctx);
@@ -329,11 +328,11 @@ impl Endpoint {
     /// Something for an index that nobody has. A client whose server was started anew is told so by its first KEEP.
     fn answer_stranger(&mut self, arrival: Arrival, outer: Outer) {
         match outer {
-            Outer::Keep { sender, cookie, .. } if self.side == Side::Server => {
+            Outer::Keep { keep, .. } if self.side == Side::Server => {
                 self.drop_reason("keep_unknown");
                 if self.replies.len() < REPLIES {
                     self.replies
-                        .push_back((wake(sender, cookie), arrival.into()));
+                        .push_back((wake(keep.sender, keep.cookie), arrival.into()));
                 }
             }
             _ => self.drop_reason("datagram_no_session"),

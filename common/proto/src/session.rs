@@ -32,7 +32,7 @@ use boringtun::noise::{Tunn, TunnResult};
 
 pub use identity::{Admission, Identity, public_key};
 use outer::number;
-pub use outer::{Number, Outer, keep, outer, wake};
+pub use outer::{Keep, Number, Outer, keep, outer, seen, wake};
 #[cfg(feature = "test-session")]
 use test_session::TestSession;
 

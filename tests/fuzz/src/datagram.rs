@@ -232,17 +232,20 @@ impl World {
             ),
             10 => self.server.command(self.now, Command::RemovePeer(peer)),
             11 => self.rest(),
-            // A KEEP of a client at rest, as somebody who saw the indices could make one.
+            // A KEEP of a client at rest, as somebody who saw the indices could make one. Every other one asks.
             12 => {
                 let [to, from] = [&self.client, &self.server].map(|side| side.index(path));
-                let keep = words([5, to, from, u32::from(which)]);
+                let kind = if which / 14 % 2 == 0 { 5 } else { 0x105 };
+                let keep = words([kind, to, from, u32::from(which)]);
                 self.arrives_at_server(path, &keep);
             }
+            // An answer to one: WAKE or SEEN.
             _ => {
-                let wake = words([6, self.server.index(path), u32::from(which)]);
+                let kind = if which / 14 % 2 == 0 { 6 } else { 7 };
+                let answer = words([kind, self.server.index(path), u32::from(which)]);
                 self.client
                     .endpoint
-                    .handle_datagram(self.now, at_client(path), &wake);
+                    .handle_datagram(self.now, at_client(path), &answer);
             }
         }
     }

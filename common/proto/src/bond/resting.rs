@@ -9,6 +9,7 @@ use rand::Rng;
 use super::{Bond, Context, Side};
 use crate::config::Role;
 use crate::path::{Address, Mark, Path, Standing};
+use crate::session::Keep;
 use crate::time::Time;
 use crate::transmit::Arrival;
 
@@ -45,8 +46,7 @@ impl Bond {
         now: Time,
         tag: u8,
         arrival: Arrival,
-        sender: u32,
-        cookie: u32,
+        keep: Keep,
         ctx: &mut Context<'_>,
     ) {
         let Some(index) = self.path_index(tag).filter(|_| self.side == Side::Server) else {
@@ -55,8 +55,7 @@ impl Bond {
         self.tick_session(now, index, ctx);
         let mark = Mark {
             address: Address::from(arrival),
-            sender,
-            cookie,
+            keep,
             at: now,
         };
         let standing = self.standing(now, index);
@@ -70,6 +69,16 @@ impl Bond {
         let path = &mut self.paths[index];
         if path.end_rest(now) && self.side == Side::Server {
             path.address = Address::from(arrival);
+        }
+    }
+
+    /// Client: the server was asked whether it sees us, and does.
+    pub fn handle_seen(&mut self, now: Time, tag: u8, cookie: u32) {
+        let Some(index) = self.path_index(tag).filter(|_| self.side == Side::Client) else {
+            return self.drop_packet("seen_unexpected");
+        };
+        if !self.paths[index].on_seen(now, cookie) {
+            self.drop_packet("seen_forged");
         }
     }
 

@@ -83,7 +83,7 @@ impl Path {
         match wish {
             None => {}
             Some(Wish::Probe) => self.ping(),
-            Some(Wish::Keep) => self.keep(),
+            Some(Wish::Keep) => self.keep(now),
             Some(Wish::ProbeAndHandshake) => {
                 self.ping();
                 if self.initiator {

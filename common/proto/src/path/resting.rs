@@ -9,12 +9,15 @@
 //! * **The server** cannot: it starts no handshake, and a NAT may stand before the client. So the client shows itself
 //!   every 25 s with a KEEP, a datagram of 16 bytes that opens the NAT and names a cookie. When a packet for the client
 //!   waits, the server sends the cookie back in a WAKE, over every path of which it has one, and the client shakes hands.
+//! * **Whether the path still works** nobody would know for as long as it rests. So a KEEP asks for an answer every five
+//!   minutes, which is SEEN; without one the path is down, and a backup shows itself in its place.
 //! * **A server that was started anew** knows neither path nor client. It answers a KEEP whose index is none of its own
 //!   with a WAKE at once, and so is one that comes from another address than the session's: the NAT forgot the old one.
 //!
-//! KEEP and WAKE are not authentic. All that a WAKE brings about is one handshake, which is; only who saw the cookie can
-//! forge one, and once, as each is good for one. A KEEP brings about one WAKE, which is shorter. On a backup there are none
-//! of them while another uplink serves: no byte is sent over it.
+//! None of these is authentic. All that a WAKE brings about is one handshake, which is; only who saw the cookie can
+//! forge one, and once, as each is good for one. A KEEP brings about one answer, which is shorter. Who saw the cookie can
+//! hide with a SEEN that the path is dead, until something is sent. On a backup there are none of them while another
+//! uplink serves: no byte is sent over it.
 //!
 //! RFC 3948, section 4, keeps the mapping of a NAT with a datagram of one byte in the same manner.
 
@@ -22,7 +25,7 @@ use std::time::Duration;
 
 use super::{Address, Change, Path, Standing};
 use crate::event::PathReason;
-use crate::session::{keep, wake};
+use crate::session::{Keep, keep, seen, wake};
 use crate::stats::PathState;
 use crate::time::Time;
 
@@ -39,6 +42,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const HEAD_START: Duration = Duration::from_millis(600);
 /// A client that was not seen for this long is not there any more, or its NAT forgot it: two KEEPs may be lost.
 const SEEN_WITHIN: Duration = Duration::from_secs(80);
+/// A client asks so often whether it is seen, which costs an idle path a tenth more; if there is no answer, it asks again
+/// after a while, this many times in all.
+const ASK_EVERY: Duration = Duration::from_secs(300);
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+const ASKS: u8 = 3;
 /// First and longest interval between two WAKEs for a client that does not answer.
 const WAKE_MIN: Duration = Duration::from_millis(250);
 const WAKE_MAX: Duration = Duration::from_secs(4);
@@ -48,10 +56,8 @@ const WAKE_MAX: Duration = Duration::from_secs(4);
 pub struct Mark {
     /// Where its KEEP came from.
     pub address: Address,
-    /// The client's index.
-    pub sender: u32,
-    /// What an answer must return.
-    pub cookie: u32,
+    /// What it said.
+    pub keep: Keep,
     /// When.
     pub at: Time,
 }
@@ -63,6 +69,9 @@ pub struct Rest {
     cookie: u32,
     /// Client: since when it shakes hands to end the rest.
     roused: Option<Time>,
+    /// Client: how often it asked whether it is seen and got no answer, and when it is to ask.
+    asked: u8,
+    next_ask: Time,
     /// Server: where the client was seen.
     mark: Option<Mark>,
     /// Server: WAKEs sent since packets wait, and when the next is due.
@@ -88,6 +97,8 @@ impl Path {
     pub(super) fn begin_rest(&mut self, now: Time) {
         self.health.rest(now);
         self.rest.roused = None;
+        self.rest.asked = 0;
+        self.rest.next_ask = now;
         self.rest.wakes = 0;
         self.rest.next_wake = now;
         // What waited to be said concerned what is over.
@@ -125,7 +136,11 @@ impl Path {
             Some(since) if now < since + HEAD_START => Some(since + HEAD_START),
             Some(since) => Some(since + PATIENCE),
             None if !standing.rests() => Some(Time::ZERO),
-            None => self.keeps(standing).then(|| self.last_sent + KEEP_EVERY),
+            None => {
+                let awaits = self.rest.asked > 0;
+                let wait = if awaits { ASK_AGAIN } else { KEEP_EVERY };
+                self.keeps(standing).then_some(self.last_sent + wait)
+            }
         }
     }
 
@@ -133,6 +148,9 @@ impl Path {
     pub(super) fn look_after_rest(&mut self, now: Time, standing: &Standing) -> Option<Change> {
         if !standing.is_busy() {
             self.rest.wakes = 0;
+        }
+        if !self.keeps(standing) {
+            self.rest.asked = 0;
         }
         if self.rest_due(now, standing).is_none_or(|due| due > now) {
             return None;
@@ -146,12 +164,16 @@ impl Path {
                 None
             }
             Some(_) => self.health.disconnected(now, PathReason::AckOverdue),
+            None if standing.rests() && self.rest.asked == ASKS => {
+                self.start_handshake(now);
+                self.health.disconnected(now, PathReason::AckOverdue)
+            }
             None if !standing.rests() => {
                 self.rouse(now);
                 None
             }
             None => {
-                self.keep();
+                self.keep(now);
                 None
             }
         }
@@ -166,11 +188,27 @@ impl Path {
     }
 
     /// Client: shows where it can be reached.
-    pub(super) fn keep(&mut self) {
+    pub(super) fn keep(&mut self, now: Time) {
+        let asks = self.health.state() == PathState::Resting && now >= self.rest.next_ask;
+        self.rest.asked += u8::from(asks);
         if let Some(receiver) = self.session.receiver() {
-            let keep = keep(receiver, self.index << 8, self.rest.cookie);
-            self.raw.push_back((keep, None));
+            let said = Keep {
+                sender: self.index << 8,
+                cookie: self.rest.cookie,
+                asks,
+            };
+            self.raw.push_back((keep(receiver, said), None));
         }
+    }
+
+    /// Client: the server saw the last KEEP. Whether that is to be believed.
+    pub fn on_seen(&mut self, now: Time, cookie: u32) -> bool {
+        let right = cookie == self.rest.cookie && self.initiator;
+        if right && self.rest.asked > 0 {
+            self.rest.asked = 0;
+            self.rest.next_ask = now + ASK_EVERY;
+        }
+        right
     }
 
     /// Client: what the next WAKE must return.
@@ -193,7 +231,7 @@ impl Path {
     /// Server: a client shows itself. Whether it is the one whose path this is.
     pub fn on_keep(&mut self, mark: Mark, standing: &Standing) -> bool {
         let of = |index: u32| index >> 8;
-        if self.session.receiver().map(of) != Some(of(mark.sender)) {
+        if self.session.receiver().map(of) != Some(of(mark.keep.sender)) {
             return false;
         }
         self.rest.mark = Some(mark);
@@ -201,6 +239,9 @@ impl Path {
         let waits = !self.session.is_established() && standing.is_busy();
         if self.session.is_established() && moved || waits {
             self.wake();
+        } else if mark.keep.asks {
+            let seen = seen(mark.keep.sender, mark.keep.cookie);
+            self.raw.push_back((seen, Some(mark.address)));
         }
         true
     }
@@ -208,7 +249,7 @@ impl Path {
     /// Server: asks the client to shake hands, if it is known where it is.
     fn wake(&mut self) {
         if let Some(mark) = self.rest.mark {
-            let wake = wake(mark.sender, mark.cookie);
+            let wake = wake(mark.keep.sender, mark.keep.cookie);
             self.raw.push_back((wake, Some(mark.address)));
         }
     }

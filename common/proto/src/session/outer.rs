@@ -3,8 +3,9 @@
 //! Nothing of it is believed: it tells which session may open the datagram. Once that succeeded, the counter of a data
 //! message is the path's packet number.
 //!
-//! Two kinds are our own and are never opened, as they are for paths whose session has ended (`path/resting.rs`): KEEP
-//! and WAKE. All that somebody can do who forges one is to have a path shake hands once too often.
+//! Three kinds are our own and are never opened, as they are for paths whose session has ended (`path/resting.rs`): KEEP,
+//! SEEN and WAKE. All that somebody can do who forges one is to have a path shake hands once too often, or to hide that a
+//! path is dead which nobody uses.
 
 use super::OVERHEAD;
 
@@ -25,9 +26,14 @@ pub enum Outer {
     Keep {
         /// Our index.
         receiver: u32,
-        /// The client's, to which an answer is addressed.
-        sender: u32,
-        /// What an answer must return.
+        /// What it says.
+        keep: Keep,
+    },
+    /// A client at rest was seen.
+    Seen {
+        /// Our index.
+        receiver: u32,
+        /// What we said in the last KEEP.
         cookie: u32,
     },
     /// Something waits for a client at rest.
@@ -46,23 +52,43 @@ impl Outer {
             Outer::Initiation { .. } => None,
             Outer::ToIndex { receiver }
             | Outer::Keep { receiver, .. }
+            | Outer::Seen { receiver, .. }
             | Outer::Wake { receiver, .. } => Some(receiver),
         }
     }
 }
 
+/// What a client at rest says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The client's index, to which an answer is addressed.
+    pub sender: u32,
+    /// What an answer must return.
+    pub cookie: u32,
+    /// Whether it wants one in any case.
+    pub asks: bool,
+}
+
 /// Bytes of a KEEP.
 const KEEP_LEN: usize = 16;
-/// Bytes of a WAKE: fewer than of what it answers, so that nobody can multiply traffic with it.
-const WAKE_LEN: usize = 12;
+/// Bytes of a SEEN and of a WAKE: fewer than of what they answer, so that nobody can multiply traffic with them.
+const ANSWER_LEN: usize = 12;
+/// In the type of a KEEP that wants an answer.
+const ASKS: u32 = 1 << 8;
 
 fn words(words: &[u32]) -> Vec<u8> {
     words.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
 /// A KEEP.
-pub fn keep(receiver: u32, sender: u32, cookie: u32) -> Vec<u8> {
-    words(&[5, receiver, sender, cookie])
+pub fn keep(receiver: u32, keep: Keep) -> Vec<u8> {
+    let kind = if keep.asks { 5 | ASKS } else { 5 };
+    words(&[kind, receiver, keep.sender, keep.cookie])
+}
+
+/// A SEEN.
+pub fn seen(receiver: u32, cookie: u32) -> Vec<u8> {
+    words(&[7, receiver, cookie])
 }
 
 /// A WAKE.
@@ -82,12 +108,19 @@ pub fn outer(datagram: &[u8]) -> Option<Outer> {
         (2, 92) => Some(Outer::ToIndex { receiver: word(8)? }),
         (3, 64) => Some(Outer::ToIndex { receiver: word(4)? }),
         (4, OVERHEAD..) => Some(Outer::ToIndex { receiver: word(4)? }),
-        (5, KEEP_LEN) => Some(Outer::Keep {
+        (kind, KEEP_LEN) if kind & !ASKS == 5 => Some(Outer::Keep {
             receiver: word(4)?,
-            sender: word(8)?,
-            cookie: word(12)?,
+            keep: Keep {
+                sender: word(8)?,
+                cookie: word(12)?,
+                asks: kind & ASKS != 0,
+            },
         }),
-        (6, WAKE_LEN) => Some(Outer::Wake {
+        (6, ANSWER_LEN) => Some(Outer::Wake {
+            receiver: word(4)?,
+            cookie: word(8)?,
+        }),
+        (7, ANSWER_LEN) => Some(Outer::Seen {
             receiver: word(4)?,
             cookie: word(8)?,
         }),

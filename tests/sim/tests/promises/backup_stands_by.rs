@@ -99,6 +99,13 @@ fn so_is_one_whose_uplink_died_before_its_session_could_be_renewed() {
 }
 
 #[test]
+fn so_is_one_whose_uplink_died_in_silence_while_it_rested() {
+    let died = [(600.0, blackhole("fast", Way::Both, true))];
+    let report = play_late_datagrams(with_backup(), &died);
+    assert_eq!(report.flows[0].missing, 0, "{}", report.text());
+}
+
+#[test]
 fn a_backup_that_came_back_from_the_dead_costs_no_more_than_its_return() {
     let plan = Plan::new("returned", 100.0, with_backup(), vec![call(100.0)])
         .with(30.0, carrier("slow", false))
@@ -141,7 +148,7 @@ fn a_backup_joins_six_hundred_milliseconds_after_the_others_were_called_in_vain(
         ..FlowSpec::new(Kind::Ping { interval_ms: 500.0 })
     };
     let plan = Plan::new("late", 1_203.0, with_backup(), vec![late])
-        .with(1_000.0, blackhole("fast", Way::Both, true));
+        .with(1_190.0, blackhole("fast", Way::Both, true));
     let mut world = World::new(&plan, 1);
     let mut said_at = |ms: u64| {
         world.run_until(ms * (S / 1_000));

@@ -1,17 +1,24 @@
 //! Who asks for nothing pays next to nothing, and is reached all the same.
 
-use marline_sim::event::{Event, Plan, Way};
+use marline_proto::PathState;
+use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::packet::{Side, Version};
 use marline_sim::workload::{FlowSpec, Kind};
+use marline_sim::world::World;
 
-use crate::harness::{blackhole, carried, fast_and_slow, play, play_late_datagrams};
+use crate::harness::{S, blackhole, carried, fast_and_slow, play, play_late_datagrams};
 
 #[test]
 fn a_path_of_an_idle_bond_costs_less_than_ten_kilobytes_an_hour() {
-    let plan = Plan::new("idle", 4_000.0, fast_and_slow(), Vec::new());
-    let carried = carried(&plan, 400, 4_000);
-    eprintln!("{carried:?} bytes in an idle hour");
-    for bytes in carried {
-        assert!((1..10_000).contains(&bytes), "{bytes} bytes");
+    for version in [Version::V4, Version::V6] {
+        let over = |spec| UplinkSpec { version, ..spec };
+        let uplinks = fast_and_slow().into_iter().map(over).collect();
+        let plan = Plan::new("idle", 4_000.0, uplinks, Vec::new());
+        let carried = carried(&plan, 400, 4_000);
+        eprintln!("{version:?}: {carried:?} bytes in an idle hour");
+        for bytes in carried {
+            assert!((1..10_000).contains(&bytes), "{bytes} bytes");
+        }
     }
 }
 
@@ -75,4 +82,23 @@ fn an_uplink_that_died_while_nobody_looked_costs_the_others_no_suspicion_without
         let downs = end.events.get("PathDown").copied().unwrap_or_default();
         assert!(downs <= 6, "{}", report.text());
     }
+}
+
+#[test]
+fn an_uplink_that_dies_in_silence_while_nobody_looks_is_down_within_six_minutes_and_up_soon_after_its_return()
+ {
+    let plan = Plan::new("died idle", 2_000.0, fast_and_slow(), Vec::new())
+        .with(600.0, blackhole("fast", Way::Both, true))
+        .with(1_500.0, blackhole("fast", Way::Both, false));
+    let mut world = World::new(&plan, 1);
+    let mut fast_and_slow_at = |second: u64| {
+        world.run_until(second * S);
+        let paths = &world.snapshot(Side::Client).bonds[0].paths;
+        [paths[0].state, paths[1].state]
+    };
+    const RESTING: PathState = PathState::Resting;
+    assert_eq!(fast_and_slow_at(599), [RESTING, RESTING]);
+    assert_eq!(fast_and_slow_at(960), [PathState::Connecting, RESTING]);
+    assert_eq!(fast_and_slow_at(1_530), [PathState::Active, RESTING]);
+    assert_eq!(fast_and_slow_at(2_000), [RESTING, RESTING]);
 }

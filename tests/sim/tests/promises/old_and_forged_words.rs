@@ -14,6 +14,11 @@ fn is(kind: u8, datagram: &[u8]) -> bool {
     datagram[..4] == [kind, 0, 0, 0]
 }
 
+/// Whether it is a KEEP.
+fn is_keep(datagram: &[u8]) -> bool {
+    is(5, datagram) || datagram[..4] == [5, 1, 0, 0]
+}
+
 /// Two ends whose bond nobody used for four minutes, and the last KEEP of each of the two paths.
 fn at_rest() -> (End, End, Vec<(SocketId, Vec<u8>)>) {
     let (mut client, mut server) = (End::client(START, 3), End::server(START, 4));
@@ -24,7 +29,7 @@ fn at_rest() -> (End, End, Vec<(SocketId, Vec<u8>)>) {
     let mut keeps = Vec::new();
     for _ in 0..24_000 {
         pass_if(&mut client, &mut server, STEP, |_, socket, datagram| {
-            if is(5, datagram) {
+            if is_keep(datagram) {
                 keeps.retain(|(other, _)| *other != socket);
                 keeps.push((socket, datagram.to_vec()));
             }
@@ -40,6 +45,11 @@ fn at_rest() -> (End, End, Vec<(SocketId, Vec<u8>)>) {
 /// The WAKE that answers a KEEP.
 fn answer(keep: &[u8]) -> Vec<u8> {
     [&[6, 0, 0, 0], &keep[8..12], &keep[12..16]].concat()
+}
+
+/// The SEEN that does.
+fn seen(keep: &[u8]) -> Vec<u8> {
+    [&[7, 0, 0, 0], &keep[8..12], &keep[12..16]].concat()
 }
 
 fn shakes_hands(client: &mut End) -> bool {
@@ -85,7 +95,30 @@ fn nobody_is_woken_by_the_wrong_end() {
     let to_client = [&[5, 0, 0, 0], &keep[8..12], &keep[4..8], &keep[12..16]].concat();
     client.hear(*socket, &to_client);
     assert_eq!(client.dropped("keep_unexpected"), 1);
+    let seen_by_client = [&[7, 0, 0, 0], &keep[4..8], &keep[12..16]].concat();
+    server.hear(*socket, &seen_by_client);
+    assert_eq!(server.dropped("seen_unexpected"), 1);
     assert!(server.speak().is_empty() && !shakes_hands(&mut client));
+}
+
+#[test]
+fn a_keep_that_asks_is_answered_with_its_cookie_which_alone_is_believed() {
+    let (mut client, mut server, keeps) = at_rest();
+    let (socket, keep) = &keeps[0];
+    let mut asking = keep.clone();
+    asking[1] = 1;
+    server.hear(*socket, &asking);
+    assert_eq!(server.speak(), [(*socket, seen(keep))]);
+    let mut wrong = seen(keep);
+    wrong[11] ^= 1;
+    client.hear(*socket, &wrong);
+    assert_eq!(client.dropped("seen_forged"), 1);
+    client.hear(*socket, &seen(keep));
+    assert_eq!(client.dropped("seen_forged"), 1);
+    assert!(!shakes_hands(&mut client));
+    // What does not ask is not answered.
+    server.hear(*socket, keep);
+    assert_eq!(server.speak(), []);
 }
 
 #[test]

@@ -254,7 +254,7 @@ impl Bond {
     }
 
     /// Adds a path with its session and the index that names it. When there are too many, one makes room that does not
-    /// work, or else one that rests; `None` when all work.
+    /// work, on a server one that rests if there is none; `None` when all work.
     pub fn add_path(
         &mut self,
         now: Time,
@@ -264,12 +264,15 @@ impl Bond {
         ctx: &mut Context<'_>,
     ) -> Option<&mut Path> {
         if self.paths.len() >= limits::PATHS {
+            let health = |i: usize| &self.paths[i].health;
+            // An uplink of ours that rests is not given up for a new one; a client's may be one that is no more.
+            let spare = |&i: &usize| match self.side {
+                Side::Client => !health(i).is_trusted(),
+                Side::Server => !health(i).is_active(),
+            };
             let oldest = (0..self.paths.len())
-                .filter(|&i| !self.paths[i].health.is_active())
-                .min_by_key(|&i| {
-                    let health = &self.paths[i].health;
-                    (health.is_trusted(), health.since())
-                })?;
+                .filter(spare)
+                .min_by_key(|&i| (health(i).is_trusted(), health(i).since()))?;
             self.remove_path(now, oldest, PathReason::SessionLost, ctx);
         }
         let mut path = Path::new(now, tag, address, session, index);

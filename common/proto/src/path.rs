@@ -127,6 +127,8 @@ pub struct Path {
     blind_since: Option<Time>,
     next_handshake: Option<Time>,
     handshake_wait: Duration,
+    /// HELLOs without an answer.
+    hellos: u32,
     /// Initiations under this tag, until one is answered.
     unanswered: Option<u8>,
     last_session_tick: Time,
@@ -178,6 +180,7 @@ impl Path {
             blind_since: None,
             next_handshake: None,
             handshake_wait: RETRY_MIN,
+            hellos: 0,
             unanswered: Some(0),
             last_session_tick: now,
             pings: 0,

@@ -194,6 +194,7 @@ impl Bond {
     /// Client: says HELLO on every path, as something changed.
     pub(super) fn greet_all(&mut self, now: Time) {
         for index in 0..self.paths.len() {
+            self.paths[index].greets_anew();
             self.greet(now, index);
         }
     }

@@ -87,10 +87,9 @@ impl Bond {
         let Some(index) = self.path_index(tag).filter(|_| self.side == Side::Client) else {
             return self.drop_packet("wake_unexpected");
         };
-        if !self.paths[index].on_wake(now, cookie) {
-            return self.drop_packet("wake_forged");
+        self.tick_session(now, index, ctx);
+        if !self.paths[index].on_wake(now, cookie, ctx.rng.next_u32()) {
+            self.drop_packet("wake_forged");
         }
-        // Each is good for one.
-        self.paths[index].set_cookie(ctx.rng.next_u32());
     }
 }

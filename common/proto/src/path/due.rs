@@ -63,6 +63,9 @@ impl Path {
         self.shake_hands(now, standing, scratch);
         if let Greeting::Waiting(at) | Greeting::Repeating(at) = self.greeting {
             outcome.greet = at <= now && self.session.is_established();
+            if outcome.greet {
+                self.doubt_session(now);
+            }
             if at <= now && !outcome.greet {
                 self.greeting = Greeting::Idle;
             }

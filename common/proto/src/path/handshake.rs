@@ -28,14 +28,23 @@ impl Path {
     /// Begins a handshake now and keeps trying (client).
     pub fn start_handshake(&mut self, now: Time) {
         self.next_handshake = Some(now);
-        self.handshake_wait = RETRY_MIN;
+        self.handshake_wait = self.first_wait();
+    }
+
+    /// Only the latest attempt can be answered, so none is made before the one before it could be.
+    fn first_wait(&self) -> Duration {
+        if self.rtt.is_known() {
+            (self.rtt.smoothed() * 3 / 2).clamp(RETRY_MIN, RETRY_MAX)
+        } else {
+            RETRY_MIN
+        }
     }
 
     /// The handshake is done.
     pub fn handshake_done(&mut self) {
         self.next_handshake = None;
-        self.handshake_wait = RETRY_MIN;
         self.unanswered = None;
+        self.hellos = 0;
     }
 
     /// Whether nobody ever answered on this path and the next attempt, which is due, should be made under another tag: the
@@ -137,13 +146,31 @@ impl Path {
         }
     }
 
-    /// How long to wait for the answer to a HELLO.
-    pub fn greeting_wait(&self) -> Duration {
+    /// A HELLO is said; how long to wait for its answer. The longer, the more of them had none.
+    pub fn greeting_wait(&mut self) -> Duration {
         // Never nothing: over a wire without delay it would be said again and again at once.
-        if self.rtt.is_known() {
+        let first = if self.rtt.is_known() {
             (self.rtt.smoothed() * 2).max(GREETING_WAIT_MIN)
         } else {
             RETRY_MIN
+        };
+        let wait = first * 2u32.saturating_pow(self.hellos);
+        self.hellos = (self.hellos + 1).min(8);
+        wait.min(RETRY_MAX.max(first))
+    }
+
+    /// What was said in greeting so far is settled, or something else is to be said.
+    pub fn greets_anew(&mut self) {
+        self.hellos = 0;
+    }
+
+    /// A HELLO has had no answer for so long that the server may have forgotten the session: another one is tried.
+    pub(super) fn doubt_session(&mut self, now: Time) {
+        /// More than a round trip and some HELLOs.
+        const DOUBTED: Duration = Duration::from_secs(3);
+        let old = self.session.age(now).is_some_and(|age| age >= DOUBTED);
+        if old && self.initiator && !self.health.is_active() && self.next_handshake.is_none() {
+            self.start_handshake(now);
         }
     }
 }

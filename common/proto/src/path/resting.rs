@@ -15,7 +15,8 @@
 //!   with a WAKE at once, and so is one that comes from another address than the session's: the NAT forgot the old one.
 //!
 //! None of these is authentic. All that a WAKE brings about is one handshake, which is; only who saw the cookie can
-//! forge one, and once, as each is good for one. A KEEP brings about one answer, which is shorter. Who saw the cookie can
+//! forge one, and once, as each is good for one. A KEEP brings about one answer, which is shorter, or a few while packets
+//! wait: who saw the indices can have those sent elsewhere until the client's own next KEEP. Who saw the cookie can
 //! hide with a SEEN that the path is dead, until something is sent. On a backup there are none of them while another
 //! uplink serves: no byte is sent over it.
 //!
@@ -47,9 +48,10 @@ const SEEN_WITHIN: Duration = Duration::from_secs(80);
 const ASK_EVERY: Duration = Duration::from_secs(300);
 const ASK_AGAIN: Duration = Duration::from_secs(2);
 const ASKS: u8 = 3;
-/// First and longest interval between two WAKEs for a client that does not answer.
-const WAKE_MIN: Duration = Duration::from_millis(250);
-const WAKE_MAX: Duration = Duration::from_secs(4);
+/// A KEEP is good for so many WAKEs, the second after this wait, which doubles. The next KEEP is good for more; and where
+/// a forged one sends them, there are few.
+const WAKES: u32 = 4;
+const WAKE_AGAIN: Duration = Duration::from_millis(250);
 
 /// Where a client at rest was seen last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +67,9 @@ pub struct Mark {
 /// What is known of a path's rest.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rest {
-    /// Client: what the next WAKE must return.
+    /// Client: what the next WAKE must return, and what the last one did.
     cookie: u32,
+    spent: Option<u32>,
     /// Client: since when it shakes hands to end the rest.
     roused: Option<Time>,
     /// Client: how often it asked whether it is seen and got no answer, and when it is to ask.
@@ -74,7 +77,7 @@ pub struct Rest {
     next_ask: Time,
     /// Server: where the client was seen.
     mark: Option<Mark>,
-    /// Server: WAKEs sent since packets wait, and when the next is due.
+    /// Server: WAKEs sent for the last KEEP, and when the next is due.
     wakes: u32,
     next_wake: Time,
 }
@@ -82,8 +85,18 @@ pub struct Rest {
 impl Path {
     /// Whether it rests, and nobody waits for it to come back. Beside such a path a backup rests as well.
     pub fn rests_calmly(&self, now: Time) -> bool {
-        let waits = |since| now.since(since) >= HEAD_START;
+        let waits = |since| now.since(since) >= self.head_start();
         self.health.state() == PathState::Resting && !self.rest.roused.is_some_and(waits)
+    }
+
+    /// How long backups wait for it: longer where an answer takes long.
+    fn head_start(&self) -> Duration {
+        let answer = if self.rtt.is_known() {
+            self.rtt.smoothed() * 2
+        } else {
+            Duration::ZERO
+        };
+        answer.max(HEAD_START)
     }
 
     /// Whether its session may end without anything being wrong.
@@ -128,13 +141,13 @@ impl Path {
         }
         if !self.initiator {
             let seen = |mark: Mark| now.since(mark.at) < SEEN_WITHIN;
-            let wakes = !standing.rests() && self.rest.mark.is_some_and(seen);
-            return wakes.then_some(self.rest.next_wake);
+            let may = self.rest.wakes < WAKES && self.rest.mark.is_some_and(seen);
+            return (may && !standing.rests()).then_some(self.rest.next_wake);
         }
         match self.rest.roused {
             // Backups wait for this moment.
-            Some(since) if now < since + HEAD_START => Some(since + HEAD_START),
-            Some(since) => Some(since + PATIENCE),
+            Some(since) if now < since + self.head_start() => Some(since + self.head_start()),
+            Some(since) => Some(since + PATIENCE.max(self.head_start())),
             None if !standing.rests() => Some(Time::ZERO),
             None => {
                 let awaits = self.rest.asked > 0;
@@ -146,9 +159,6 @@ impl Path {
 
     /// A path at rest shows itself, is roused or rouses the other end.
     pub(super) fn look_after_rest(&mut self, now: Time, standing: &Standing) -> Option<Change> {
-        if !standing.is_busy() {
-            self.rest.wakes = 0;
-        }
         if !self.keeps(standing) {
             self.rest.asked = 0;
         }
@@ -157,10 +167,7 @@ impl Path {
         }
         match self.rest.roused {
             _ if !self.initiator => {
-                let wait = (WAKE_MIN * 2u32.saturating_pow(self.rest.wakes)).min(WAKE_MAX);
-                self.rest.wakes += 1;
-                self.rest.next_wake = now + wait;
-                self.wake();
+                self.wake(now);
                 None
             }
             Some(_) => self.health.disconnected(now, PathReason::AckOverdue),
@@ -203,29 +210,34 @@ impl Path {
 
     /// Client: the server saw the last KEEP. Whether that is to be believed.
     pub fn on_seen(&mut self, now: Time, cookie: u32) -> bool {
-        let right = cookie == self.rest.cookie && self.initiator;
-        if right && self.rest.asked > 0 {
+        if cookie != self.rest.cookie || !self.initiator {
+            return self.rest.spent == Some(cookie);
+        }
+        if self.rest.asked > 0 {
             self.rest.asked = 0;
             self.rest.next_ask = now + ASK_EVERY;
         }
-        right
+        true
     }
 
-    /// Client: what the next WAKE must return.
+    /// Client: what the first WAKE must return.
     pub fn set_cookie(&mut self, cookie: u32) {
         self.rest.cookie = cookie;
     }
 
-    /// Client: something waits for us at the server. Whether that is to be believed; then the next one needs another
-    /// cookie.
-    pub fn on_wake(&mut self, now: Time, cookie: u32) -> bool {
-        let right = cookie == self.rest.cookie && self.initiator;
-        if right && self.health.state() == PathState::Resting {
+    /// Client: something waits for us at the server. Whether that is to be believed; then the next one needs the `next`
+    /// cookie. What comes once more, as the server had no answer yet, changes nothing.
+    pub fn on_wake(&mut self, now: Time, cookie: u32, next: u32) -> bool {
+        if cookie != self.rest.cookie || !self.initiator {
+            return self.rest.spent == Some(cookie);
+        }
+        (self.rest.cookie, self.rest.spent) = (next, Some(cookie));
+        if self.health.state() == PathState::Resting {
             self.rouse(now);
-        } else if right && self.next_handshake.is_none() {
+        } else if self.next_handshake.is_none() {
             self.start_handshake(now);
         }
-        right
+        true
     }
 
     /// Server: a client shows itself. Whether it is the one whose path this is.
@@ -235,10 +247,11 @@ impl Path {
             return false;
         }
         self.rest.mark = Some(mark);
+        self.rest.wakes = 0;
         let moved = mark.address.remote != self.address.remote;
         let waits = !self.session.is_established() && standing.is_busy();
         if self.session.is_established() && moved || waits {
-            self.wake();
+            self.wake(mark.at);
         } else if mark.keep.asks {
             let seen = seen(mark.keep.sender, mark.keep.cookie);
             self.raw.push_back((seen, Some(mark.address)));
@@ -247,7 +260,9 @@ impl Path {
     }
 
     /// Server: asks the client to shake hands, if it is known where it is.
-    fn wake(&mut self) {
+    fn wake(&mut self, now: Time) {
+        self.rest.next_wake = now + WAKE_AGAIN * 2u32.saturating_pow(self.rest.wakes);
+        self.rest.wakes += 1;
         if let Some(mark) = self.rest.mark {
             let wake = wake(mark.keep.sender, mark.keep.cookie);
             self.raw.push_back((wake, Some(mark.address)));

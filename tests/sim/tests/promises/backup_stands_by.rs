@@ -1,7 +1,8 @@
 //! A backup costs nothing while another uplink serves, and is there when none does.
 
-use marline_proto::PathState;
-use marline_sim::event::{Event, Plan, Way};
+use marline_proto::{Mode, PathState};
+use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::link::LinkParams;
 use marline_sim::packet::Side;
 use marline_sim::tcp::Algorithm;
 use marline_sim::workload::{Direction, FlowSpec, Kind};
@@ -157,4 +158,42 @@ fn a_backup_joins_six_hundred_milliseconds_after_the_others_were_called_in_vain(
     let before = said_at(1_199_000);
     assert_eq!(said_at(1_200_595), before);
     assert_ne!(said_at(1_200_605), before);
+}
+
+#[test]
+fn a_backup_is_not_called_because_the_other_uplink_is_far() {
+    for rtt_ms in [300.0, 600.0] {
+        let mut uplinks = with_backup();
+        uplinks[0] = UplinkSpec::new("far", LinkParams::new(50.0, rtt_ms / 2.0));
+        let pings = FlowSpec {
+            start_s: 600.0,
+            stop_s: Some(601.0),
+            ..FlowSpec::new(Kind::Ping { interval_ms: 400.0 })
+        };
+        let plan = Plan::new("far", 900.0, uplinks, vec![pings]);
+        assert_eq!(carried(&plan, 500, 890)[1], 0);
+    }
+}
+
+#[test]
+fn a_backup_that_died_in_silence_is_told_of_a_mode_ever_more_rarely() {
+    let plan = Plan::new("told", 240.0, with_backup(), vec![call(240.0)])
+        .with(30.0, blackhole("slow", Way::Both, true))
+        .with(
+            40.0,
+            Event::SetMode {
+                mode: Mode::Redundant,
+                class: None,
+            },
+        );
+    let mut world = World::new(&plan, 1);
+    world.run_until(39 * S);
+    let (_, before) = seen_from_the_client(&world, "slow");
+    world.run_until(240 * S);
+    let (_, after) = seen_from_the_client(&world, "slow");
+    assert!(
+        (1..15_000).contains(&(after - before)),
+        "{}",
+        after - before
+    );
 }

@@ -2,11 +2,14 @@
 
 use marline_proto::PathState;
 use marline_sim::event::{Event, Plan, UplinkSpec, Way};
+use marline_sim::link::LinkParams;
 use marline_sim::packet::{Side, Version};
 use marline_sim::workload::{FlowSpec, Kind};
 use marline_sim::world::World;
 
-use crate::harness::{S, blackhole, carried, fast_and_slow, play, play_late_datagrams};
+use crate::harness::{
+    S, blackhole, carried, fast_and_slow, late_datagrams, play, play_late_datagrams,
+};
 
 #[test]
 fn a_path_of_an_idle_bond_costs_less_than_ten_kilobytes_an_hour() {
@@ -101,4 +104,41 @@ fn an_uplink_that_dies_in_silence_while_nobody_looks_is_down_within_six_minutes_
     assert_eq!(fast_and_slow_at(960), [PathState::Connecting, RESTING]);
     assert_eq!(fast_and_slow_at(1_530), [PathState::Active, RESTING]);
     assert_eq!(fast_and_slow_at(2_000), [RESTING, RESTING]);
+}
+
+/// One uplink of 50 Mbit/s with this round trip.
+fn lone(rtt_ms: f64) -> Vec<UplinkSpec> {
+    vec![UplinkSpec::new("lone", LinkParams::new(50.0, rtt_ms / 2.0))]
+}
+
+#[test]
+fn a_rest_ends_within_a_handshake_however_far_the_server_is() {
+    for rtt_ms in [200.0, 260.0, 300.0, 600.0] {
+        let pings = FlowSpec {
+            start_s: 600.0,
+            stop_s: Some(603.0),
+            ..FlowSpec::new(Kind::Ping { interval_ms: 200.0 })
+        };
+        let report = play(&Plan::new("far", 605.0, lone(rtt_ms), vec![pings]));
+        // What is as urgent as a ping waits 150 ms and no longer.
+        let in_a_round_trip = (rtt_ms / 200.0).ceil() as u64;
+        let missing = report.flows[0].missing;
+        assert!(missing <= in_a_round_trip, "{}", report.text());
+    }
+}
+
+#[test]
+fn nobody_is_called_a_forger_or_down_who_is_woken_just_after_a_session_ended() {
+    for start_s in (0..14).map(|half| 179.75 + f64::from(half) / 2.0) {
+        let sent = FlowSpec {
+            start_s,
+            stop_s: Some(start_s + 0.1),
+            ..late_datagrams()
+        };
+        let report = play(&Plan::new("just ended", 190.0, lone(120.0), vec![sent]));
+        let client = &report.client;
+        assert_eq!(client.events.get("PathDown"), None, "{}", report.text());
+        assert_eq!(client.drops.get("wake_forged"), None, "{}", report.text());
+        assert_eq!(report.flows[0].missing, 0, "{}", report.text());
+    }
 }

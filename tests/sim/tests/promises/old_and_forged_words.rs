@@ -71,8 +71,10 @@ fn a_wake_is_believed_once_and_only_with_the_cookie_that_was_said() {
     assert_eq!(client.dropped("wake_forged"), 1);
     client.hear(*socket, &right);
     assert!(shakes_hands(&mut client));
+    // Nothing comes of it once more, not even an entry in the list of forgeries: servers repeat themselves.
     client.hear(*socket, &right);
-    assert_eq!(client.dropped("wake_forged"), 2);
+    assert!(!shakes_hands(&mut client));
+    assert_eq!(client.dropped("wake_forged"), 1);
 }
 
 #[test]
@@ -140,11 +142,45 @@ fn a_keep_in_the_name_of_another_client_is_refused() {
 }
 
 #[test]
+fn a_forged_keep_sends_four_wakes_to_whom_it_names_and_no_more() {
+    let (mut client, mut server, keeps) = at_rest();
+    for (socket, keep) in &keeps {
+        let mut forged = keep.clone();
+        forged[12] ^= 1;
+        server.hear(*socket, &forged);
+    }
+    let mut wakes = 0;
+    for _ in 0..90 {
+        let mut packet = server.endpoint.buffer();
+        packet.fill_from(&udp_to_client());
+        server.endpoint.handle_packet(server.now, packet);
+        for _ in 0..100 {
+            wakes += server.speak().len();
+            server.wait(STEP);
+        }
+    }
+    assert_eq!(wakes, 8);
+    // The client itself is woken by its next one.
+    client.wait(Duration::from_secs(30));
+    let shown = client.speak();
+    assert_eq!(shown.len(), 2);
+    for (socket, keep) in shown {
+        server.hear(socket, &keep);
+    }
+    assert_eq!(server.speak().len(), 2);
+}
+
+#[test]
 fn an_uplink_too_many_takes_the_place_of_one_that_never_answered_not_of_one_that_rests() {
-    let (mut client, _, _) = at_rest();
+    let (mut client, mut server, _) = at_rest();
     (2..9).for_each(|uplink| client.add_uplink(uplink));
     assert_eq!(client.paths(PathState::Connecting), 6);
     assert_eq!(client.paths(PathState::Resting), 2);
+    for _ in 0..24_000 {
+        pass(&mut client, &mut server, STEP);
+    }
+    client.add_uplink(9);
+    assert_eq!(client.paths(PathState::Resting), 8);
 }
 
 #[test]

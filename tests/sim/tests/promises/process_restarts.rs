@@ -1,6 +1,7 @@
 //! A killed process comes back without inner connections being lost, and the other end takes it for a new one: what it
 //! knew of the paths was told by another clock, and perhaps of another uplink.
 
+use marline_proto::PathState;
 use marline_sim::event::{Event, Plan, UplinkSpec};
 use marline_sim::link::{LinkParams, Nanos};
 use marline_sim::packet::Side;
@@ -148,4 +149,19 @@ fn the_client_may_be_killed() {
 #[test]
 fn the_client_may_sleep() {
     goes_on_after(Event::Sleep { for_ms: 3000.0 });
+}
+
+#[test]
+fn a_server_that_was_killed_between_a_handshake_and_its_greeting_is_found_within_seconds() {
+    // Of an uplink with a round trip of 15 ms.
+    for at_ms in [4, 10, 18, 22, 28] {
+        let restart = (f64::from(at_ms) / 1e3, Event::RestartServer {});
+        let plan =
+            Plan::new("early", 10.0, fast_and_slow(), vec![pings()]).with(restart.0, restart.1);
+        let mut world = World::new(&plan, 1);
+        world.run_until(6_000_000_000);
+        for path in &world.snapshot(Side::Client).bonds[0].paths {
+            assert_eq!(path.state, PathState::Active, "{at_ms} ms: {path:?}");
+        }
+    }
 }

@@ -111,8 +111,9 @@ pub struct Flow {
     began: Time,
     /// How long its packets may wait before the sender is asked to slow down, for its latency's sake.
     pub patience: Duration,
-    /// The most that its latency may become.
-    pub latency_max: Duration,
+    /// The latency that it began with, and the most that it may become.
+    latency_first: Duration,
+    latency_max: Duration,
     /// How far it was led towards a set beyond its sender's window.
     pub lead: Lead,
     /// How far behind the best path its packets may travel, and what it waits for.
@@ -121,7 +122,7 @@ pub struct Flow {
     pub window: Lent,
 }
 
-/// How long a flow may take to show that it is long, as was expected.
+/// How long a flow may take to show that it is long, as was expected, and keeps the latency that it began with.
 const STEADY_AT_LEAST: Duration = Duration::from_secs(2);
 /// The window over which a flow's rate is measured.
 const RATE_WINDOW: Duration = Duration::from_millis(500);
@@ -152,6 +153,7 @@ impl Flow {
             steady: None,
             began: now,
             patience: Duration::ZERO,
+            latency_first: Duration::ZERO,
             latency_max: Duration::ZERO,
             lead: Lead::default(),
             reach: Reach::default(),
@@ -239,13 +241,17 @@ impl Flow {
         self.latency_max = prospect.latency_max();
     }
 
-    /// How long after the lowest delay a packet is released that was sent as one of a steady flow or not.
-    pub fn latency(&self, steady: bool) -> Duration {
-        if steady {
-            self.latency_max
-        } else {
-            self.lead.latency()
+    /// How long after the lowest delay a packet is released that was sent as one of a steady flow or not, where the set
+    /// needs `set`.
+    pub fn latency(&self, now: Time, steady: bool, set: Duration) -> Duration {
+        if !steady {
+            return self.lead.latency().min(set);
         }
+        // A slow start would take a step for a full link.
+        if now.since(self.began) < STEADY_AT_LEAST {
+            return self.latency_first;
+        }
+        self.latency_max.min(set)
     }
 
     /// Whether a TCP segment lies before one that came earlier: its sender sends it again, or it was overtaken.
@@ -395,6 +401,7 @@ impl FlowTable {
             }
         }
         if known.is_none() {
+            flow.latency_first = self.prospect.latency + self.prospect.headroom;
             flow.latency_max = self.prospect.latency_max();
         }
         if let Some(syn) = packet.syn {

@@ -63,6 +63,8 @@ pub struct Prospect {
     pub carries: f64,
     /// The latency of the set.
     pub latency: Duration,
+    /// How much more a flow begins with.
+    pub headroom: Duration,
 }
 
 impl Prospect {
@@ -178,6 +180,7 @@ mod tests {
             best: 50.0,
             carries: 80.0,
             latency: Duration::from_millis(70),
+            headroom: Duration::ZERO,
         }
     }
 
@@ -227,6 +230,7 @@ mod tests {
         let alone = Prospect {
             carries: 50.0,
             latency: Duration::ZERO,
+            headroom: Duration::ZERO,
             ..prospect()
         };
         let mut lead = Lead::default();
@@ -273,6 +277,7 @@ mod tests {
         let gone = Prospect {
             carries: 50.0,
             latency: Duration::ZERO,
+            headroom: Duration::ZERO,
             ..prospect()
         };
         assert!(!lead.leaps(Time::from_millis(9_950), &gone));

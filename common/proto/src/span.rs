@@ -14,6 +14,11 @@
 //! path**, only a flow that is known to become long pays it. Where they do not, that
 //! single path is what a long flow would be sent over, and its latency what would be
 //! paid anyway: there every flow that may become long begins on the set.
+//!
+//! A sender in its slow start ends that as soon as its round trip has grown by an eighth (HyStart), and then grows for many
+//! seconds. What the set needs does grow in a flow's first round trips: queues stand on its paths, and the first loss
+//! adds the time of a repair. So a flow begins with **headroom** above what the set needs now, and keeps to that until
+//! its slow start is over, whatever the set needs meanwhile: what comes later than that is late, and nothing else is.
 
 use crate::config::Role;
 use crate::limits;
@@ -24,6 +29,8 @@ use crate::schedule::PathView;
 const ENOUGH: f64 = 0.95;
 /// Above the spread: jitter of timers and of the standing queues.
 const MARGIN_MS: f64 = 3.0;
+/// The share of its round trip by which it may grow without a sender in its slow start noticing (RFC 9406, section 4.2).
+const UNNOTICED: f64 = 1.0 / 8.0;
 
 /// A set of paths and what it is worth.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -31,13 +38,15 @@ pub struct Span {
     members: u64,
     /// What they carry together, bytes per second.
     pub carries: f64,
-    /// What the quick paths carry together at most: those that a flow reaches without its round trip
-    /// being much longer than on the quickest.
+    /// What the quick paths carry together at most: those that a flow reaches without noticing that its round trip
+    /// is longer than on the quickest.
     pub quick: f64,
     /// What the best path carries alone.
     pub single: f64,
     /// When a packet of the set is released after the lowest delay of all paths, milliseconds.
     pub latency_ms: f64,
+    /// How much later those of a flow are that begins now, milliseconds.
+    pub headroom_ms: f64,
 }
 
 impl Span {
@@ -74,15 +83,19 @@ impl Span {
                 span.carries = capacity(start, end);
                 if members().count() > 1 {
                     let low = members().map(|v| v.base_ms).fold(f64::MAX, f64::min);
-                    let wanted = end - lowest + MARGIN_MS + repair_ms;
-                    span.latency_ms = wanted.min(low - lowest + hold_max);
+                    let bare = end - lowest + MARGIN_MS;
+                    let most = low - lowest + hold_max;
+                    // A repair is headroom as well.
+                    let room = repair_ms.max(UNNOTICED * (first.rtt_ms + bare));
+                    span.latency_ms = (bare + repair_ms).min(most);
+                    span.headroom_ms = (bare + room).min(most) - span.latency_ms;
                 }
             }
             // Nothing is known: as any other flow.
             None => span.members = usable[..wide].iter().fold(0, |m, v| m | 1 << v.index),
         }
         let own = |v: &&PathView| v.role == first.role && v.role != Role::Backup;
-        let near = NEAR_MS.min(first.rtt_ms / 2.0);
+        let near = NEAR_MS.min(UNNOTICED * first.rtt_ms);
         let quick = usable.iter().filter(own);
         span.quick = quick
             .filter(|v| v.base_ms - first.base_ms <= near)
@@ -146,6 +159,29 @@ mod tests {
     fn beside_a_thin_quick_path_a_fat_far_one_pays_for_every_flow_that_may_be_long() {
         let views = [view(0, 10.0, 8.0), view(1, 60.0, 50.0)];
         assert_eq!(span(&views), (vec![0, 1], 53.0, true));
+    }
+
+    #[test]
+    fn a_flow_begins_with_room_for_a_queue_or_a_repair_but_within_what_a_receiver_holds() {
+        let headroom = |far_ms, repair_ms| {
+            let views = [view(0, 10.0, 8.0), view(1, far_ms, 50.0)];
+            Span::of(&views, views.len(), repair_ms).headroom_ms
+        };
+        // An eighth of 20 + 53 ms.
+        assert_eq!(headroom(60.0, 0.0), 9.125);
+        assert_eq!(headroom(60.0, 5.0), 4.125);
+        assert_eq!(headroom(60.0, 20.0), 0.0);
+        assert_eq!(headroom(155.0, 20.0), 1.0);
+        assert_eq!(headroom(155.0, 60.0), 0.0);
+    }
+
+    #[test]
+    fn a_path_that_makes_the_round_trip_noticeably_longer_is_not_quick() {
+        // By 15 and by 10 of 100 ms.
+        for (near_ms, pays) in [(65.0, true), (60.0, false)] {
+            let views = [view(0, 50.0, 2.0), view(1, near_ms, 70.0)];
+            assert_eq!(span(&views).2, pays, "{near_ms} ms");
+        }
     }
 
     #[test]

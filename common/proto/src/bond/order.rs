@@ -109,6 +109,7 @@ impl Bond {
             best: best.map_or(0.0, |v| v.capacity),
             carries: if leads { self.span.carries } else { 0.0 },
             latency: self.latency.get(),
+            headroom: Duration::from_secs_f64(self.span.headroom_ms / 1e3),
         };
         self.flows.set_prospect(self.span.pays(), prospect);
     }

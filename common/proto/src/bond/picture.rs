@@ -119,7 +119,7 @@ impl Bond {
     fn flow_snapshot(&self, now: Time, slot: u16, flow: &Flow) -> FlowSnapshot {
         let key = flow.key();
         let (way, reason) = self.way(now, flow);
-        let latency = flow.latency(flow.steady.is_some()).min(self.latency.get());
+        let latency = flow.latency(now, flow.steady.is_some(), self.latency.get());
         FlowSnapshot {
             slot,
             direction: match self.side {

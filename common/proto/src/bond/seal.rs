@@ -52,14 +52,10 @@ impl Bond {
         let more = waits && (!on_trial || stored.steady);
         let again = stored.copies > 0;
         let flow = self.flows.get_mut(stored.slot);
-        let latency = flow.map_or(Duration::ZERO, |flow| flow.latency(stored.steady));
-        let release = if latency.is_zero() {
-            0
-        } else {
-            // The set may need less by now, or be gone.
-            let latency = latency.min(self.latency.get());
-            release::units(latency, now.since(stored.first_sent))
-        };
+        // The set may need less by now, or be gone.
+        let set = self.latency.get();
+        let latency = flow.map_or(Duration::ZERO, |flow| flow.latency(now, stored.steady, set));
+        let release = release::units(latency, now.since(stored.first_sent));
         let mut header = DataHeader {
             more,
             duplicate,

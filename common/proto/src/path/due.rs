@@ -90,7 +90,7 @@ impl Path {
             Some(Wish::ProbeAndHandshake) => {
                 self.ping();
                 if self.initiator {
-                    self.next_handshake.get_or_insert(now);
+                    self.ensure_handshake(now);
                 }
             }
             Some(Wish::GiveUpFlight) => {

@@ -31,6 +31,13 @@ impl Path {
         self.handshake_wait = self.first_wait();
     }
 
+    /// Begins a handshake unless one is being tried.
+    pub(super) fn ensure_handshake(&mut self, now: Time) {
+        if self.next_handshake.is_none() {
+            self.start_handshake(now);
+        }
+    }
+
     /// Only the latest attempt can be answered, so none is made before the one before it could be.
     fn first_wait(&self) -> Duration {
         if self.rtt.is_known() {
@@ -100,8 +107,10 @@ impl Path {
 
     /// Makes the attempt that is due, if one is.
     pub(super) fn shake_hands(&mut self, now: Time, standing: &Standing, scratch: &mut [u8]) {
-        let renewed = standing.renews() && self.session_is_old(now);
-        if renewed && self.next_handshake.is_none() || self.is_needed_at_last(standing) {
+        if standing.renews() && self.session_is_old(now) {
+            self.ensure_handshake(now);
+        }
+        if self.is_needed_at_last(standing) {
             self.start_handshake(now);
         }
         if self.next_handshake.is_some_and(|at| at <= now) {
@@ -169,8 +178,8 @@ impl Path {
         /// More than a round trip and some HELLOs.
         const DOUBTED: Duration = Duration::from_secs(3);
         let old = self.session.age(now).is_some_and(|age| age >= DOUBTED);
-        if old && self.initiator && !self.health.is_active() && self.next_handshake.is_none() {
-            self.start_handshake(now);
+        if old && self.initiator && !self.health.is_active() {
+            self.ensure_handshake(now);
         }
     }
 }

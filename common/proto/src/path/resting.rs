@@ -234,8 +234,8 @@ impl Path {
         (self.rest.cookie, self.rest.spent) = (next, Some(cookie));
         if self.health.state() == PathState::Resting {
             self.rouse(now);
-        } else if self.next_handshake.is_none() {
-            self.start_handshake(now);
+        } else {
+            self.ensure_handshake(now);
         }
         true
     }

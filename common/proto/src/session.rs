@@ -1,7 +1,9 @@
 //! Sessions: WireGuard through boringtun, one per path. Nothing outside this module names it.
 //!
-//! Every datagram on the wire is a plain WireGuard message, so nothing here is
-//! home-made cryptography. What is added around boringtun:
+//! Every datagram on the wire is a WireGuard message, so nothing here is home-made
+//! cryptography. The exceptions are KEEP, WAKE and SEEN, three plain words of paths
+//! at rest, which bring about a handshake at most ([`outer`](mod@outer)). What is
+//! added around boringtun:
 //!
 //! * it silently queues packets while there is no session, so [`Session::seal`]
 //!   refuses instead;

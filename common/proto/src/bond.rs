@@ -7,6 +7,7 @@
 //! * [`transmit`]: what is sent next;
 //! * [`acks`]: when an acknowledgement is sent, and over which path;
 //! * [`pick`]: which packet leaves next, and over which path;
+//! * [`overflow`]: what leaves over another path when the best one does not keep up;
 //! * [`seal`]: a chosen packet becomes a datagram;
 //! * [`copies`]: what is sent twice;
 //! * [`unanswered`]: what is sent twice when its acknowledgement stays away;

@@ -3,8 +3,11 @@
 //!
 //! The parts do not know each other; this file holds them together: what was
 //! sent ([`sent`]), what arrived ([`received`]), how long it takes ([`rtt`]), at
-//! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]), how
-//! large its datagrams may be ([`mtu`]). What the operator asked (`role`) and what is observed are different fields.
+//! which rate to send ([`crate::congestion`], [`pacer`]), whether it works ([`health`]) and how often it
+//! did not of late ([`falls`]), how large its datagrams may be ([`mtu`]), and how long those of a train are ([`fit`]).
+//! Before data depends on it, a [`train`] of pings guesses its rate and a [`trial`] with copies finds it. What is said over
+//! it besides data is in [`said`]; [`snapshot`] shows it as figures.
+//! What the operator asked (`role`) and what is observed are different fields.
 //! Four occasions call several of them, each in a file of its own: handshakes ([`handshake`]), what acknowledgements and
 //! answers tell ([`told`]), the passing of time ([`due`]), and that nobody needs it ([`resting`]).
 

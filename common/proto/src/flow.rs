@@ -40,7 +40,7 @@ pub struct Queued {
     pub worth: Worth,
     /// Its sender sent it before: everything behind it waits for it.
     pub again: bool,
-    /// Of a TCP segment that carries data: the highest sequence number behind one of its flow so far, its own included.
+    /// Only for a TCP segment with data: where the data of its flow ends, by all segments that came up to this one.
     pub stream_end: Option<u32>,
     /// Its sender waits for it, however long that takes.
     pub patient: bool,
@@ -57,7 +57,7 @@ pub struct Admitted {
     pub worth: Worth,
     /// Its sender sent it before.
     pub again: bool,
-    /// Of a TCP segment that carries data: the highest sequence number behind one of its flow so far, its own included.
+    /// As in [`Queued::stream_end`].
     pub stream_end: Option<u32>,
     /// Its sender waits for it, however long that takes.
     pub patient: bool,

@@ -32,7 +32,8 @@ const FILLS: f64 = 0.7;
 /// A rate so far above that of the windows before is still growing: a CUBIC on its way needs no leading, its own queue
 /// will tell that it wants more.
 const GROWS: f64 = 1.04;
-/// In how many more windows it must have filled it, without growing, than not ([`Lead::note_rate`]).
+/// Before a step a flow must have filled its best path, without growing, for so many windows. One in which it did not
+/// takes one of them away ([`Lead::note_rate`]).
 const LASTS: u8 = 4;
 /// How much more than the flow gets the set must carry.
 const WORTH: f64 = 1.1;

@@ -96,8 +96,9 @@ pub struct Path {
     pub greeting: Greeting,
     /// The life of the other side that greeted over it last, by its boot number.
     pub life: Option<u64>,
-    /// Sessions that began before this one belong to a former life of the other side.
-    /// Their numbers come round again, long after their keys are gone: hence since when that is known.
+    /// The session over which the other side's present life greeted first, and when. Sessions that began before it belong
+    /// to a former life. Their numbers come round again, so an older number means that only while the keys of that life
+    /// may still be around.
     pub first_session: Option<(u32, Time)>,
     /// A new address on trial.
     pub candidate: Option<Candidate>,

@@ -34,7 +34,7 @@ const NEEDED: f64 = 0.8;
 const SLACK: Duration = Duration::from_millis(15);
 /// Half of the time for which a queue must have stood.
 const WINDOW: Duration = Duration::from_millis(75);
-/// How long the queue may be long after the path was last in question.
+/// For how long a longer queue is still allowed after a far path was last asked for and not reached.
 const PATIENCE_FOR: Duration = Duration::from_millis(500);
 
 /// The reach of one flow.

@@ -70,7 +70,8 @@ impl PathView {
         self.delay_ms + self.jitter_ms.min(MOST_MS)
     }
 
-    /// Whether what it loses could not be repaired before the receiver gives up waiting, and would be over `best`.
+    /// Whether its losses are known so late that a repair over `best` arrives after the receiver gave up waiting. Not if
+    /// those of `best` take more than half as long to be known.
     fn repairs_late(&self, best: &PathView) -> bool {
         const HOLD_MAX_MS: f64 = limits::HOLD_MAX.as_millis() as f64;
         let repaired_ms = self.loss_known_ms + best.rtt_ms / 2.0;

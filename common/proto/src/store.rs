@@ -61,7 +61,7 @@ impl Stored {
             Class::Realtime => age > limits::REALTIME_EXPIRY.max(rtt * 3),
             Class::Interactive | Class::Bulk if self.patient => {
                 let waited = now.since(self.first_sent.max(outage_end));
-                // What it waited for a path counts: it has lived since it came.
+                // Its life began when it came, so what it waited for a path counts as well.
                 waited > limits::RETRANSMIT_AGE_MAX || now.since(self.since) > limits::PACKET_LIFE
             }
             Class::Interactive | Class::Bulk => age > limits::RETRANSMIT_AGE_MAX,

@@ -36,7 +36,8 @@ use crate::buffer::PacketBuf;
 use crate::mss;
 use crate::time::Time;
 
-/// Nobody is left less, bytes: enough for an acknowledgement of every other segment to come back.
+/// The smallest window that is told, and the smallest queue that a sender may be left, bytes. Four segments are enough for
+/// an acknowledgement of every other one to come back.
 const LEAST: u32 = 4 * 1_514;
 /// How long a sender may take to heed a window: to drain what was sent before, and a round trip.
 const HEEDS_WITHIN: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
 //! When an acknowledgement is sent, and over which path.
 //!
 //! One acknowledgement speaks for all paths and travels over whichever is quickest, so a path's own way back matters to
-//! nobody. It waits for others to join it, for no longer than the sender's rate control bears, and for no less than the way back
-//! does. A call's packet has no others to wait for, and its sender copies it when it hears nothing: after a pause one is
-//! acknowledged at once.
+//! nobody. It waits until there is more to acknowledge: a quarter of a round trip, as the sender's rate control bears, and
+//! longer where the way back is too thin for so many of them. A realtime packet that comes alone after a pause is
+//! acknowledged at once: the next is far off, and its sender copies it when it hears nothing.
 
 use std::time::Duration;
 
@@ -81,7 +81,8 @@ impl Bond {
                 .filter(|&i| self.paths[i].session.is_established())
                 .max_by_key(|&i| self.paths[i].received.last_arrival());
         };
-        // Of a doubtful path only every other one depends: when it dies, the others shall not look dead as well.
+        // A doubtful path carries every other one only. When it dies, acknowledgements still arrive over another, and the
+        // paths that work do not look dead as well.
         let spread = self.paths[quickest].is_doubtful(now) && !self.ack_seq.is_multiple_of(2);
         best.next().filter(|_| spread).or(Some(quickest))
     }

@@ -246,7 +246,7 @@ impl Bond {
         let tag = path.tag;
         let doubtful = path.is_doubtful(now);
         let missed = path.is_unanswered();
-        // From the budget is taken this, so much is kept, and this is what the allowance is for.
+        // What must stay in the budget, and whether the allowance may fill it.
         let (keep, allowed) = match sent.worth {
             Worth::Nothing => return,
             Worth::Always | Worth::InTime if missed => (0.0, doubtful),
@@ -315,8 +315,9 @@ impl Bond {
         })
     }
 
-    /// Copies a packet that went over the path with this tag, if the budget and the roles of the others allow it. So much
-    /// of the budget is to be kept, and the allowance may be used.
+    /// Copies a packet that went over the path with this tag, if the roles of the others and the budget allow it; says
+    /// whether they did. The terms: what must stay in the budget, bytes, and whether the allowance may fill it. Where no
+    /// other path may carry it now, an echo is considered.
     pub(super) fn copy_cheaply(
         &mut self,
         now: Time,

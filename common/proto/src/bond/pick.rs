@@ -223,7 +223,8 @@ pub(super) fn wants_more(flow: &mut Flow, now: Time, best_capacity: f64) -> bool
     flow.steady.is_some() || flow.wide_until > now
 }
 
-/// By what a flow shows now that the best path is not enough for it.
+/// How a flow shows now that the best path is not enough for it: its packets wait for too long, or it fills much of that
+/// path. None if it does neither.
 pub(super) fn asks(flow: &Flow, now: Time, best_capacity: f64) -> Option<FlowReason> {
     let waits = flow
         .waiting_since

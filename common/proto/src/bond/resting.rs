@@ -23,8 +23,8 @@ impl Bond {
         }
     }
 
-    /// Whether it is a backup, and another path serves or will when it is asked to. The latter only the client can
-    /// tell: a server has its backup at rest wake the client, if the client showed itself over it.
+    /// Whether it is a backup that nobody needs: another path serves. For a client one at rest is as good, since it can be
+    /// roused. A server cannot rouse it, so it wakes the client over the backup as well, if the client showed itself there.
     pub(super) fn stands_by(&self, now: Time, index: usize) -> bool {
         let will = |p: &Path| self.side == Side::Client && p.rests_calmly(now);
         let serves = |p: &Path| {

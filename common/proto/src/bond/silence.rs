@@ -54,9 +54,8 @@ impl Bond {
         }
     }
 
-    /// Tells the other side, over other paths, that nothing arrives over one any more. It hears of it sooner than it
-    /// can find out.
-    /// Whether there was another path to say it over.
+    /// Tells the other side, over other paths, that nothing arrives over this one any more. By itself the other side would
+    /// find out later. Says whether it was told: not if nothing ever arrived, or if there is no other path.
     pub(super) fn say_silent(&mut self, path: u8, latest: Option<(u32, u64)>) -> bool {
         let Some((_, largest)) = latest else {
             return false;

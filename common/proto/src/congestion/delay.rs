@@ -193,8 +193,9 @@ impl Delay {
         self.scattered |= noise > QUIET_MS;
     }
 
-    /// Whether enough was seen of the delay to tell whether it jitters. Scatter that was expected is not seen: of pings that
-    /// pass within some milliseconds it says little about a link that holds packets for longer.
+    /// Whether enough acknowledgements came to tell whether the delay jitters. What pings showed before
+    /// ([`Self::expect_scatter`]) does not count: all of them pass within some milliseconds, and say little about a link
+    /// that holds packets for longer.
     pub fn knows_noise(&self) -> bool {
         self.seen >= KNOWN_LOOKS
     }
@@ -227,7 +228,8 @@ impl Delay {
         self.recent.front().map_or(excess, |r| r.1)
     }
 
-    /// What is taken for a queue is none, but for `left` ms and for what may still stand in one.
+    /// Most of what is taken for a queue is the link's own delay, and becomes the floor. A queue of `left` ms remains, or of
+    /// what may still be one where that is more.
     pub fn take_floor(&mut self, left: f64) {
         let left = left.max(self.possible_ms);
         self.floor_ms = self.floor_ms.max(self.excess_ms - left);

@@ -15,7 +15,7 @@ use super::{NOISY_SPAN_US, Phase, RateController, RateSample, STARTUP_GAIN};
 
 /// How many round trips without 25 % growth end the start (BBR).
 const FULL_PIPE_ROUNDS: u32 = 3;
-/// So many times the usual scatter of a delay a rate is taken over at least while a path starts.
+/// While a path starts, its rate is taken over a span of so many times the usual scatter of its delay at least.
 const SCATTERS: f64 = 25.0;
 /// Datagrams in a round trip that can make a queue on a path that could have carried more: a sender's first window has ten
 /// (RFC 6928), and what is said over an idle path, with its probes, comes in fewer.
@@ -25,7 +25,7 @@ impl RateController {
     /// Takes in an acknowledgement.
     pub(super) fn startup(&mut self, now: Time, s: &RateSample, target: f64) {
         let span = (s.rtt_min.as_micros() as u64 / 2).clamp(8_000, 40_000);
-        // The highest of many spans that jitter fills by chance would stand for the link.
+        // The highest rate is believed, and jitter squeezes much into some short spans by chance. So they must be long.
         let scatter = (SCATTERS * self.delay.noise_ms() * 1e3) as u64;
         let span = span.max(scatter.min(NOISY_SPAN_US));
         let rates = self.delivery.rates(span, 0);

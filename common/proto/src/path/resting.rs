@@ -11,8 +11,9 @@
 //!   waits, the server sends the cookie back in a WAKE, over every path of which it has one, and the client shakes hands.
 //! * **Whether the path still works** nobody would know for as long as it rests. So a KEEP asks for an answer every five
 //!   minutes, which is SEEN; without one the path is down, and a backup shows itself in its place.
-//! * **A server that was started anew** knows neither path nor client. It answers a KEEP whose index is none of its own
-//!   with a WAKE at once, and so is one that comes from another address than the session's: the NAT forgot the old one.
+//! * **A server that was started anew** knows neither path nor client, so it answers a KEEP whose index is none of its own
+//!   with a WAKE at once. It does the same while the session still stands and the KEEP comes from another address than the
+//!   path's: the NAT forgot the old one.
 //!
 //! None of these is authentic. All that a WAKE brings about is one handshake, which is; only who saw the cookie can
 //! forge one, and once, as each is good for one. A KEEP brings about one answer, which is shorter, or a few while packets

@@ -69,8 +69,8 @@ impl Rtt {
     }
 }
 
-/// How long it takes until an acknowledgement is there: a round trip, and how long the other side let the acknowledgement
-/// wait. One that is late now and then moves it less than it moves a round trip's deviation.
+/// How long it takes until an acknowledgement is there: a round trip, and the time for which the other side let it wait.
+/// The deviation moves more slowly than that of [`Rtt`], so a single late one changes it less.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AnswerTime {
     usual: Option<Duration>,
@@ -78,7 +78,7 @@ pub struct AnswerTime {
 }
 
 impl AnswerTime {
-    /// Of the datagram that waited longest for an acknowledgement that has just come.
+    /// An acknowledgement came. Of the datagrams that it is the first to tell of, the oldest waited this long.
     pub fn sample(&mut self, waited: Duration) {
         let Some(usual) = self.usual else {
             self.usual = Some(waited);

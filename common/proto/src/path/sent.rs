@@ -230,7 +230,7 @@ impl SentLog {
         *sent
     }
 
-    /// A half has arrived or is lost: its other half gets to know. What is known of that one.
+    /// A half has arrived or is lost, which is noted with its other half. Returns what became of the other half so far.
     fn tell_other(&mut self, index: usize, fate: Other) -> Other {
         let sent = self.log[index];
         let at = match sent.kind {

@@ -91,8 +91,8 @@ impl Path {
         self.on_change(now, change)
     }
 
-    /// HELLO was exchanged over it. What its outage swallowed, if there was one, is not what it loses from now on, and goes to
-    /// `lost`.
+    /// HELLO was exchanged over it. If that ends an outage, the packets that it swallowed go to `lost`, and what the
+    /// path usually loses stays as it was before.
     pub fn connected(&mut self, now: Time, lost: &mut Vec<PacketKey>) -> Option<Change> {
         let change = self.health.connected(now)?;
         self.sent.give_up(lost);

@@ -291,14 +291,28 @@ fn the_protocols_page_names_the_figures_that_the_code_has() {
         ),
         ("path/resting.rs", "HEAD_START", "were roused {} ago"),
         ("path/resting.rs", "PATIENCE", "an answer for {} the path"),
-        ("path/resting.rs", "WAKE_MIN", "again after {}, 500 ms"),
-        ("path/resting.rs", "WAKE_MAX", "2 s and every {}."),
+        (
+            "path/resting.rs",
+            "WAKE_AGAIN",
+            "at once and again {}, 750 ms",
+        ),
+        (
+            "path/resting.rs",
+            "SEEN_WITHIN",
+            "not older than {}: at once",
+        ),
+        ("path/resting.rs", "ASK_EVERY", "and with one every {};"),
+        ("path/resting.rs", "ASK_AGAIN", "again after {}, and after"),
         (
             "path/handshake.rs",
             "RETRY_MIN",
-            "is repeated after {}, 500 ms",
+            "is repeated after {}, or one",
         ),
-        ("path/handshake.rs", "RETRY_MAX", "then every {}; each"),
+        (
+            "path/handshake.rs",
+            "RETRY_MAX",
+            "each time, up to {} (25 s",
+        ),
     ];
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let page = marline_tidy::root().join("docs/protocol.md");

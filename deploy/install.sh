@@ -108,6 +108,6 @@ case " $programs " in *" marline "*)
     say ""
     say "Next, for the client:"
     say "  marline join CODE"
-    say "  marline up"
+    say "  systemctl enable --now marline    (or, until the machine restarts: marline up)"
     ;;
 esac

@@ -313,7 +313,7 @@ fn workers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error
         .ok_or_else(|| {
             let most = limits::WORKERS;
             de::Error::custom(format_args!(
-                "\"workers\" is {workers}: use 1 to {most}, or leave it out for one per core"
+                "\"workers\" is {workers}: use 1 to {most}, or leave it out for one per core, at most four"
             ))
         })
 }
@@ -383,7 +383,7 @@ mod tests {
             ("private_key = \"short\"", "44 characters"),
             ("nat = 1", "boolean"),
             ("workers = 0", "1 to 16"),
-            ("workers = 17", "one per core"),
+            ("workers = 17", "one per core, at most four"),
             ("workers = -1", "1 to 16"),
             ("workers = \"all\"", "string"),
             ("offload = \"none\"", "`all`, `tcp`, `off`"),

@@ -253,10 +253,7 @@ pub fn load(path: &Path, typed: &Typed) -> Result<Settings, Failure> {
 fn resolve(text: &str, path: &Path, typed: &Typed) -> Result<Settings, Failure> {
     let file: File = config_file::parse(text, path)?;
     let complain = |field: &str, sentence: String| {
-        let place = match line_of(text, field) {
-            Some(line) => format!("{}:{line}", path.display()),
-            None => path.display().to_string(),
-        };
+        let place = config_file::place_of(text, path, field);
         Failure::usage(format!("{place}: {field}: {sentence}"))
     };
     let secret = match (file.private_key, file.private_key_file) {
@@ -264,7 +261,18 @@ fn resolve(text: &str, path: &Path, typed: &Typed) -> Result<Settings, Failure> 
             refuse_if_readable_by_others(path)?;
             secret
         }
-        (None, Some(name)) => read_key(&path.parent().unwrap_or(Path::new("/")).join(name))?,
+        (None, Some(name)) => {
+            let key = path.parent().unwrap_or(Path::new("/")).join(name);
+            if !key.try_exists().unwrap_or(true) {
+                return Err(
+                    config_file::no_key_file(text, path, "private_key_file", &key).with_advice(
+                        "put a private key there that `marline keygen` printed, or run \
+                         `marline join --force CODE`, which writes a new configuration with its key",
+                    ),
+                );
+            }
+            read_key(&key)?
+        }
         (Some(_), Some(_)) => {
             return Err(complain(
                 "private_key_file",
@@ -339,16 +347,6 @@ fn resolve(text: &str, path: &Path, typed: &Typed) -> Result<Settings, Failure> 
         table: file.table.map_or(DEFAULT_MARK, |Table(table)| table),
         offload: file.offload,
     })
-}
-
-/// The number of the first line that sets `field` or opens a table called so.
-fn line_of(text: &str, field: &str) -> Option<usize> {
-    let names = |line: &str| {
-        let line = line.trim_start().trim_start_matches('[').trim_start();
-        line.strip_prefix(field)
-            .is_some_and(|rest| matches!(rest.trim_start().chars().next(), Some('=' | ']')))
-    };
-    text.lines().position(names).map(|at| at + 1)
 }
 
 fn read_key(path: &Path) -> Result<Key, Failure> {

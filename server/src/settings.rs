@@ -71,6 +71,9 @@ fn default_peers() -> PathBuf {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
+    /// Where they were read, for complaints.
+    #[serde(skip)]
+    file: PathBuf,
     /// The server's secret key in base64; either this or `private_key_file`.
     #[serde(default, deserialize_with = "secret_key")]
     private_key: Option<Key>,
@@ -144,6 +147,7 @@ impl Settings {
             ))
             .with_advice("add for example pool_v4 = \"10.77.0.0/16\""));
         }
+        self.file = path.to_owned();
         let directory = path.parent().unwrap_or(Path::new(""));
         self.peers = directory.join(&self.peers);
         self.private_key_file = self.private_key_file.map(|file| directory.join(file));
@@ -156,12 +160,23 @@ impl Settings {
             (Some(secret), _) => Ok(*secret),
             (None, Some(file)) => {
                 let name = file.display();
+                if !file.try_exists().unwrap_or(true) {
+                    return Err(self.no_key_file(file));
+                }
                 let text = std::fs::read_to_string(file)
                     .context(format_args!("cannot read the private key {name}"))?;
                 key::decode(&text).context(name)
             }
             (None, None) => unreachable!("loading refused settings without a key"),
         }
+    }
+
+    fn no_key_file(&self, key: &Path) -> Failure {
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        config_file::no_key_file(&text, &self.file, "private_key_file", key).with_advice(format!(
+            "\"marline-server keygen --out {}\" makes one",
+            key.display()
+        ))
     }
 
     /// The file of the secret key, if it is not in the settings themselves.
@@ -381,7 +396,7 @@ mod tests {
             ("listen = [\"[::]:1\", \"[::]:1\"]", "twice"),
             ("endpoints = [\"vpn.example.net\"]", "has no port"),
             ("private_key = \"short\"", "44 characters"),
-            ("nat = 1", "boolean"),
+            ("nat = 1", "true or false"),
             ("workers = 0", "1 to 16"),
             ("workers = 17", "one per core, at most four"),
             ("workers = -1", "1 to 16"),

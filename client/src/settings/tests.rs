@@ -180,6 +180,29 @@ fn a_key_that_others_can_read_is_refused() {
 }
 
 #[test]
+fn a_key_file_that_is_not_there_is_told_with_the_line_that_names_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("client.toml");
+    let outside = text("", "").replace(
+        &format!("private_key = \"{SECRET}\""),
+        "private_key_file = \"key\"",
+    );
+    write_with_mode(&path, &outside, 0o644);
+    let failure = load(&path, &Typed::default()).expect_err("refused");
+    assert_eq!(failure.exit_code(), 2);
+    let told = failure.to_string();
+    let missing = dir.path().join("key").display().to_string();
+    for part in [
+        "client.toml:1: field `private_key_file`: there is no file",
+        &missing,
+        "marline keygen",
+        "marline join",
+    ] {
+        assert!(told.contains(part), "{part:?} is not in: {told}");
+    }
+}
+
+#[test]
 fn a_missing_file_says_how_to_get_one() {
     let failure = load(Path::new("/nowhere/client.toml"), &Typed::default()).expect_err("missing");
     assert!(failure.to_string().contains("marline join"), "{failure}");

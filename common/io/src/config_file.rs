@@ -6,6 +6,9 @@
 //! byte position is looked up in the tree, which tells the field's full name
 //! (`uplink.0.role`) although the complaint itself only knows the last part.
 //!
+//! The parser speaks of Rust's types ("expected u16"); who typed the file is told
+//! what to write instead.
+//!
 //! A settings type should say `#[serde(deny_unknown_fields)]`, as the complaint
 //! then lists what is allowed. Where a type forgets it, an unknown field is
 //! refused all the same: a setting that is silently ignored is worse than none.
@@ -77,7 +80,10 @@ fn complaint(
 ) -> Failure {
     // The parser spreads its message over lines; one sentence is enough here.
     let message = error.message().lines().collect::<Vec<_>>().join(", ");
-    let Some(span) = error.span() else {
+    let span = error.span();
+    let value = span.clone().and_then(|span| text.get(span));
+    let message = in_plain_words(&message, value.unwrap_or_default());
+    let Some(span) = span else {
         return Failure::usage(format!("{}: {message}", path.display()));
     };
     let place = place(text, path, span.start);
@@ -85,6 +91,70 @@ fn complaint(
         Some(field) => Failure::usage(format!("{place}: field `{field}`: {message}")),
         None => Failure::usage(format!("{place}: {message}")),
     }
+}
+
+/// The parser's message about what was typed, `value`, without the names of Rust's types.
+fn in_plain_words(message: &str, value: &str) -> String {
+    let Some((what, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_owned();
+    };
+    // The place of a section is its head.
+    let section = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'));
+    let wanted = match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number, not negative",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "path string" => "text in quotation marks",
+        "a map" => "a section",
+        struct_name if struct_name.starts_with("struct ") => "a section",
+        "a sequence" => match section {
+            Some((name, _)) if what.starts_with("invalid type: map") => {
+                return format!(
+                    "field `{name}`: it may be there several times: write [[{name}]], with two brackets"
+                );
+            }
+            _ if value.starts_with('"') => {
+                return format!("{what}, expected a list: write [{value}]");
+            }
+            _ => "a list in brackets, such as [\"one\", \"two\"]",
+        },
+        _ => return message.to_owned(),
+    };
+    format!("{what}, expected {wanted}")
+}
+
+/// The place of `field` in the file at `path`, whose text is `text`: "file:line", or the file
+/// alone if the field is not there.
+pub fn place_of(text: &str, path: &Path, field: &str) -> String {
+    match line_of(text, field) {
+        Some(line) => format!("{}:{line}", path.display()),
+        None => path.display().to_string(),
+    }
+}
+
+/// The number of the first line that sets `field` or opens a table called so.
+fn line_of(text: &str, field: &str) -> Option<usize> {
+    let names = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[').trim_start();
+        line.strip_prefix(field)
+            .is_some_and(|rest| matches!(rest.trim_start().chars().next(), Some('=' | ']')))
+    };
+    text.lines().position(names).map(|at| at + 1)
+}
+
+/// The complaint that the file `key`, which `field` of the settings at `path` names, is not there.
+pub fn no_key_file(text: &str, path: &Path, field: &str, key: &Path) -> Failure {
+    Failure::usage(format!(
+        "{}: field `{field}`: there is no file {}",
+        place_of(text, path, field),
+        key.display()
+    ))
 }
 
 /// "file:line:column", both counted from one, columns in characters.
@@ -176,6 +246,16 @@ mod tests {
         role: Role,
     }
 
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    #[allow(dead_code)] // only read by Debug
+    struct Words {
+        port: u16,
+        names: Vec<String>,
+        on: bool,
+        uplink: Vec<Uplink>,
+    }
+
     #[derive(Debug, Deserialize)]
     #[allow(dead_code)] // only read by Debug
     struct Lax {
@@ -231,6 +311,36 @@ mod tests {
     fn a_value_out_of_range_is_refused_at_its_place() {
         let said = refused::<Strict>("port = 70000\n");
         assert!(said.starts_with("m.toml:1:8: field `port`: "), "{said}");
+    }
+
+    #[test]
+    fn what_a_value_should_be_is_said_without_the_names_of_types() {
+        for (line, expected) in [
+            ("port = \"7\"", "expected a whole number from 0 to 65535"),
+            ("port = 70000", "expected a whole number from 0 to 65535"),
+            ("port = -1", "expected a whole number from 0 to 65535"),
+            ("names = 3", "expected a list in brackets, such as"),
+            ("names = \"docker*\"", "write [\"docker*\"]"),
+            ("names = [3]", "expected text in quotation marks"),
+            ("uplink = [3]", "expected a section"),
+            ("on = 1", "expected true or false"),
+        ] {
+            let said = refused::<Words>(&format!("\n{line}\n"));
+            assert!(said.starts_with("m.toml:2:"), "{said}");
+            let field = line.split(' ').next().unwrap();
+            assert!(said.contains(&format!("field `{field}")), "{said}");
+            assert!(said.contains(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_section_that_may_be_there_several_times_needs_two_brackets() {
+        let said = refused::<Strict>("port = 7\n[uplink]\nname = \"a\"\nrole = \"always\"\n");
+        assert!(said.starts_with("m.toml:2:1: field `uplink`: "), "{said}");
+        assert!(
+            said.contains("write [[uplink]], with two brackets"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use marline_io::answer::print;
 use marline_io::control::ControlClient;
 use marline_io::failure::{Class, Context, Failure};
 use marline_io::join_code::JoinCode;
@@ -32,8 +33,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Join { code, force } => join(&common, &code, force),
         Command::Keygen => keygen(&common),
-        Command::Completions { shell } => print_raw(&cli::completions(shell)),
-        Command::Man => print_raw(&cli::man().context("cannot make the man page")?),
+        Command::Completions { shell } => print(&cli::completions(shell)),
+        Command::Man => print(&cli::man().context("cannot make the man page")?),
         Command::Status { watch } => on_runtime(status(&common, watch)),
         Command::Up(up) => machine::up(&common, &up),
         Command::Down => on_runtime(down(&common)),
@@ -65,20 +66,9 @@ fn answer(common: &Common, value: &impl Serialize, text: &str) -> Result<(), Fai
     if common.json {
         let json = serde_json::to_string(value)
             .map_err(|error| Failure::new(Class::Other, format!("cannot write JSON: {error}")))?;
-        print_raw(format!("{json}\n").as_bytes())
+        print(format!("{json}\n").as_bytes())
     } else {
-        print_raw(text.as_bytes())
-    }
-}
-
-/// Prints to standard output. A reader that went away (`| head`) is no failure.
-fn print_raw(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = std::io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::io("cannot write to standard output", &error))
-        }
-        _ => Ok(()),
+        print(text.as_bytes())
     }
 }
 
@@ -229,7 +219,11 @@ async fn down(common: &Common) -> Result<(), Failure> {
         Ok(_) => Err(unexpected()),
         Err(failure) if failure.class() == Class::NotRunning => {
             if !machine::left_behind(common) {
-                return Err(not_running(failure));
+                let sentence =
+                    "Marline is not running, and no killed run left anything to put back";
+                return Err(Failure::new(Class::NotRunning, sentence).with_advice(
+                    "if it was started with --state-dir, type the same here or with `marline restore`",
+                ));
             }
             let count = machine::restore(common).await?;
             let text = format!("It was not running any more; {}.\n", put_back(count));

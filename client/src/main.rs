@@ -44,20 +44,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::Cli;
+use marline_io::answer;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let json = cli.common.json;
-    match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if json {
-                let text = serde_json::json!({ "failure": failure });
-                println!("{text}");
-            } else {
-                eprintln!("marline: {failure}");
-            }
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    let json = answer::is_json_typed();
+    let done = match Cli::try_parse() {
+        Ok(cli) => commands::run(cli),
+        // Help and version are asked for as text; what was typed wrongly is a failure like others.
+        Err(error) if json && error.use_stderr() => Err(answer::not_understood(&error.to_string())),
+        Err(error) => error.exit(),
+    };
+    answer::end("marline", json, done)
 }

@@ -168,7 +168,11 @@ fn what_needs_a_running_client_says_that_there_is_none() {
         &["not running", "marline up"],
     );
     assert_fails(&home.marline(&["status", "--watch"]), 7, &["not running"]);
-    assert_fails(&home.marline(&["down"]), 7, &["not running"]);
+    assert_fails(
+        &home.marline(&["down"]),
+        7,
+        &["not running", "marline restore"],
+    );
     assert_fails(&home.marline(&["mode"]), 7, &["not running"]);
     assert_fails(&home.marline(&["mode", "redundant"]), 7, &["not running"]);
     let json = home.marline(&["status", "--json"]);
@@ -183,6 +187,43 @@ fn a_wrong_command_line_is_class_2() {
         Home::new().marline(&["up", "--wait", "0"]).status.code(),
         Some(2)
     );
+}
+
+#[test]
+fn a_wrong_command_line_is_told_in_json_when_that_is_asked_for() {
+    for typed in [
+        &["mode", "bogus", "--json"][..],
+        &["--json", "fly"],
+        &["--json", "up", "--wait"],
+    ] {
+        let output = Home::new().marline(typed);
+        assert_eq!(output.status.code(), Some(2), "{typed:?}");
+        assert_eq!(printed(&output)["failure"]["class"], "usage", "{typed:?}");
+        assert_eq!(told(&output), "", "{typed:?}");
+    }
+    let output = Home::new().marline(&["mode", "bogus", "--json"]);
+    let sentence = printed(&output)["failure"]["sentence"].to_string();
+    assert!(sentence.contains("bogus") && sentence.contains("aggregate"));
+}
+
+#[test]
+fn a_reader_that_went_away_ends_a_command_quietly() {
+    for (arguments, code) in [
+        (&["man"][..], 0),
+        (&["completions", "bash"], 0),
+        (&["--help"], 0),
+        (&["status", "--json"], 7),
+    ] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = Home::new()
+            .command(&[MARLINE], arguments)
+            .stdout(writer)
+            .output()
+            .expect("started");
+        assert_eq!(output.status.code(), Some(code), "{}", told(&output));
+        assert_eq!(told(&output), "", "{arguments:?}");
+    }
 }
 
 #[test]

@@ -32,12 +32,13 @@ mod peers;
 mod report;
 mod settings;
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
+use marline_io::answer::{self, print};
 use marline_io::control::ControlClient;
 use marline_io::failure::{Class, Context, Failure};
 use marline_io::{key, log};
@@ -50,26 +51,23 @@ use crate::peers::{Moment, PeerStore, PublicKey};
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let json = answer::is_json_typed();
+    let done = match Cli::try_parse() {
+        Ok(cli) => run(cli),
+        // Help and version are asked for as text; what was typed wrongly is a failure like others.
+        Err(error) if json && error.use_stderr() => Err(answer::not_understood(&error.to_string())),
+        Err(error) => error.exit(),
+    };
+    answer::end("marline-server", json, done)
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
     log::init(cli.common.verbosity());
-    let json = cli.common.json;
-    let done = tokio::runtime::Builder::new_current_thread()
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start")
-        .and_then(|runtime| runtime.block_on(dispatch(cli)));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if json {
-                let value = serde_json::json!({ "failure": failure });
-                println!("{value}");
-            } else {
-                eprintln!("marline-server: {failure}");
-            }
-            ExitCode::from(failure.exit_code())
-        }
-    }
+        .and_then(|runtime| runtime.block_on(dispatch(cli)))
 }
 
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
@@ -149,7 +147,9 @@ async fn watch(common: &Common, interval: Duration, peer: Option<String>) -> Res
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     let explained = peer.is_some();
     let request = Request::Watch { interval_ms, peer };
-    let mut replies = ControlClient::stream::<_, Reply>(&common.control(), &request).await?;
+    let mut replies = ControlClient::stream::<_, Reply>(&common.control(), &request)
+        .await
+        .map_err(not_running)?;
     let to_terminal = std::io::stdout().is_terminal();
     while let Some(reply) = replies.next().await {
         match reply? {
@@ -313,7 +313,21 @@ fn describe(settings: &Settings, plan: &nat::Plan) -> String {
 }
 
 async fn ask(common: &Common, request: &Request) -> Result<Reply, Failure> {
-    ControlClient::call(&common.control(), request).await
+    ControlClient::call(&common.control(), request)
+        .await
+        .map_err(not_running)
+}
+
+/// The failure for a command that needs a running server.
+fn not_running(failure: Failure) -> Failure {
+    match failure.class() {
+        Class::NotRunning => failure
+            .while_doing("the server is not running")
+            .with_advice(
+                "start it with \"systemctl start marline-server\" or \"marline-server run\"",
+            ),
+        _ => failure,
+    }
 }
 
 /// The daemon's answer; `None` when no daemon runs.
@@ -344,14 +358,5 @@ fn show<T: Serialize + ?Sized>(
         print(format!("{line}\n").as_bytes())
     } else {
         print(text()?.as_bytes())
-    }
-}
-
-fn print(text: &[u8]) -> Result<(), Failure> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        // The reader has seen enough ("| head").
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot print"),
     }
 }

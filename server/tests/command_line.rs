@@ -104,6 +104,48 @@ fn failures_are_json_when_json_is_asked_for() {
 }
 
 #[test]
+fn a_wrong_command_line_is_told_in_json_when_that_is_asked_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = server(directory.path(), &["fly", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let failure: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(failure["failure"]["class"], "usage");
+    assert!(output.stderr.is_empty());
+}
+
+#[test]
+fn without_a_running_server_the_program_says_how_to_start_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = server(directory.path(), &["status"]);
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(7), "{complaint}");
+    assert!(complaint.contains("not running"), "{complaint}");
+    assert!(complaint.contains("systemctl start"), "{complaint}");
+}
+
+#[test]
+fn a_key_file_that_is_not_there_is_told_with_the_line_that_names_it() {
+    let directory = tempfile::tempdir().unwrap();
+    init(directory.path());
+    let key = directory.path().join("server.key");
+    fs::remove_file(&key).unwrap();
+    let text = fs::read_to_string(directory.path().join("server.toml")).unwrap();
+    let line = text
+        .lines()
+        .position(|line| line.starts_with("private_key_file"));
+    let place = format!(
+        "server.toml:{}: field `private_key_file`",
+        line.unwrap() + 1
+    );
+    let output = server(directory.path(), &["peer", "add", "laptop"]);
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{complaint}");
+    assert!(complaint.contains(&place), "{complaint}");
+    let advice = format!("marline-server keygen --out {}", key.display());
+    assert!(complaint.contains(&advice), "{complaint}");
+}
+
+#[test]
 fn without_settings_the_program_says_how_to_get_some() {
     let directory = tempfile::tempdir().unwrap();
     let output = server(directory.path(), &["peer", "add", "laptop"]);

@@ -9,6 +9,7 @@
 //! Linux does everything. Elsewhere the same modules compile and answer with a
 //! [`failure::Failure`] that says what is not supported yet.
 
+pub mod answer;
 pub mod clock;
 pub mod config_file;
 pub mod control;

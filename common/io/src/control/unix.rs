@@ -203,7 +203,7 @@ impl ControlClient {
             .map_err(|error| match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
                     Class::NotRunning,
-                    format!("nothing is running that answers at {}", path.display()),
+                    format!("nothing answers at {}", path.display()),
                 ),
                 _ => Failure::io(
                     format!("cannot reach the daemon at {}", path.display()),

@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use crate::refusal::Refusal;
 use crate::run::Interrupt;
+use crate::say::sayln;
 use crate::scenario::LinkPlan;
 
 /// What can be checked.
@@ -99,7 +100,7 @@ impl Promises {
             figure: figure.into(),
         };
         let word = if kept { "ok    " } else { "FAILED" };
-        println!("  {word} {}: {}", line.promise, line.figure);
+        sayln!("  {word} {}: {}", line.promise, line.figure);
         self.lines.push(line);
     }
 }
@@ -133,7 +134,7 @@ pub fn run(
         promises.part = part
             .to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned());
-        println!("{}", promises.part);
+        sayln!("{}", promises.part);
         let done = match part {
             Part::Restarts => restarts::check(&mut promises, binaries, interrupt),
             Part::Programs => programs::check(&mut promises, binaries, interrupt),
@@ -159,7 +160,7 @@ pub fn run(
     if broken > 0 {
         bail!("{broken} of {all} promises broken");
     }
-    println!(
+    sayln!(
         "all {all} promises kept, in {:.0} s",
         begin.elapsed().as_secs_f64()
     );

@@ -12,6 +12,7 @@ use crate::refusal::Refusal;
 use crate::report::table;
 use crate::results::{Direction, Mark, Observer, Sample, ScenarioResult, Series};
 use crate::run::Interrupt;
+use crate::say::{say, sayln};
 use crate::scenario::{Cc, Scenario};
 use crate::session::{self, SessionPlan};
 use crate::topology::Lab;
@@ -282,7 +283,7 @@ fn scenarios(
             eprintln!("{clear}remark: {text}");
         };
         let session = session::measure(scenario, &plan, &interrupt, &mut progress, &mut remarks)?;
-        print!("{}", table::terminal(std::slice::from_ref(&session.result)));
+        say!("{}", table::terminal(std::slice::from_ref(&session.result)));
         if let Some(directory) = &common.report {
             let path = directory.join(format!("{}.json", scenario.name));
             let text = serde_json::to_string(&session.series)?;
@@ -352,7 +353,7 @@ fn shell(args: &ShellArgs) -> Result<()> {
     };
     let binaries = args.binaries.directory()?;
     let tunnel = tunnel::start(&lab, &through, &binaries, &scenario.external, &interrupt)?;
-    println!("{} stands. In another terminal, as root:", scenario.name);
+    sayln!("{} stands. In another terminal, as root:", scenario.name);
     for (namespace, what) in [
         (lab.client(), "the client, with wan1, wan2, …"),
         (lab.server(), "the providers' router and the server"),
@@ -361,13 +362,13 @@ fn shell(args: &ShellArgs) -> Result<()> {
             "the internet host, 203.0.113.2 and 2001:db8:113::2",
         ),
     ] {
-        println!("  ip netns exec {} bash    # {what}", namespace.name());
+        sayln!("  ip netns exec {} bash    # {what}", namespace.name());
     }
-    println!(
+    sayln!(
         "Logs and private files are in {}.",
         lab.directory().display()
     );
-    println!("Ctrl-C takes everything away again.");
+    sayln!("Ctrl-C takes everything away again.");
     let far_away = Instant::now() + std::time::Duration::from_secs(365 * 24 * 3600);
     let ended = interrupt.sleep_until(far_away);
     drop(tunnel);

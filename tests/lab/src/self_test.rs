@@ -9,6 +9,7 @@ use marline_sim::link::LinkParams;
 
 use crate::results::{Direction, Mark, Observer, Sample, Series};
 use crate::run::{Interrupt, RunOutcome, RunPlan, run_once};
+use crate::say::sayln;
 use crate::scenario::{Cc, Kind, LinkPlan, Measure, Workload};
 use crate::stats::percentile;
 use crate::topology::{Lab, wan};
@@ -35,9 +36,7 @@ pub fn run(interrupt: &Interrupt) -> Result<()> {
     let lab = Lab::build(&[unlike, lossy], 7)?;
     let mut check = Checks { failed: 0 };
     if !lab.emulator().is_realtime() {
-        println!(
-            "  note: no real-time priority for the emulator; it may be late on a busy machine"
-        );
+        sayln!("  note: no real-time priority for the emulator; it may be late on a busy machine");
     }
 
     let call = workload(Kind::Call, 50.0);
@@ -140,7 +139,7 @@ pub fn run(interrupt: &Interrupt) -> Result<()> {
     let late = outcome.figure("emulator_late_ms_p99").unwrap_or(f64::NAN);
     check.within("lateness of the emulator, p99", late, 0.0, 0.0, 2.0, "ms");
     let share = lab.emulator().cpu_time().as_secs_f64();
-    println!("  the emulator used {share:.1} s of processor time, with the kernel's work inside");
+    sayln!("  the emulator used {share:.1} s of processor time, with the kernel's work inside");
     if check.failed > 0 {
         bail!(
             "{} properties of the lab's links are off; do not trust its figures",
@@ -166,7 +165,7 @@ impl Checks {
     ) {
         let good = (below..=above).contains(&(measured - asked));
         let word = if good { "ok " } else { "OFF" };
-        println!("  {word} {what}: {measured:.2} {unit}, asked {asked:.2}");
+        sayln!("  {word} {what}: {measured:.2} {unit}, asked {asked:.2}");
         self.failed += usize::from(!good);
     }
 }

@@ -1,5 +1,7 @@
 //! `marline-sim`: plays plans and seeds, and says what came of them.
 
+use std::fmt;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -180,6 +182,29 @@ fn seed_range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+/// Prints to standard output, and ends the process quietly when nobody reads it any more (`| head`).
+fn say(text: fmt::Arguments<'_>) {
+    let mut out = io::stdout().lock();
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("marline-sim: cannot write to standard output: {error}");
+            std::process::exit(2);
+        }
+    }
+}
+
+/// `print!` that does not panic.
+macro_rules! say {
+    ($($what:tt)*) => { say(format_args!($($what)*)) };
+}
+
+/// `println!` that does not panic.
+macro_rules! sayln {
+    ($($what:tt)*) => { say(format_args!("{}\n", format_args!($($what)*))) };
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let done = match &options.command {
@@ -208,7 +233,7 @@ fn play(options: &Options) -> Result<bool, String> {
     for seed in first..end {
         let plan = plan.clone().unwrap_or_else(|| generate::from_seed(seed));
         if options.show_plan {
-            println!(
+            sayln!(
                 "{}",
                 toml::to_string(&plan).map_err(|error| error.to_string())?
             );
@@ -220,9 +245,9 @@ fn play(options: &Options) -> Result<bool, String> {
                 failed.push(seed);
             }
             if options.json {
-                println!("{}", as_json(&phases)?);
+                sayln!("{}", as_json(&phases)?);
             } else {
-                print!("{}", phases.text());
+                say!("{}", phases.text());
             }
             continue;
         }
@@ -243,7 +268,7 @@ fn play(options: &Options) -> Result<bool, String> {
         print(options, &report)?;
     }
     if options.seeds.is_some() && !options.show_plan && !options.json {
-        println!("{} runs, {} failed: {failed:?}", end - first, failed.len());
+        sayln!("{} runs, {} failed: {failed:?}", end - first, failed.len());
     }
     Ok(failed.is_empty())
 }
@@ -253,7 +278,7 @@ fn trace(options: &TraceOptions) -> Result<(), String> {
         return Err(format!("--mbit {}: give 0.1 to 1000", options.mbit));
     }
     let length_ms = (options.seconds * 1e3) as u64;
-    print!("{}", cellular::text(options.seed, length_ms, options.mbit));
+    say!("{}", cellular::text(options.seed, length_ms, options.mbit));
     Ok(())
 }
 
@@ -265,7 +290,7 @@ fn sweep(options: &SweepOptions, links: Links) -> Result<(), String> {
             for cc in &options.cc {
                 let plan = sweep::plan(links, seed, *cc, options.seconds);
                 let text = toml::to_string(&plan).map_err(|error| error.to_string())?;
-                println!("{text}");
+                sayln!("{text}");
             }
         }
         return Ok(());
@@ -281,9 +306,9 @@ fn sweep(options: &SweepOptions, links: Links) -> Result<(), String> {
     let cells = sweep::run(&plan, &commit);
     let summary = sweep::summarise(&commit, options.seeds, options.seconds, cells);
     if options.json {
-        println!("{}", as_json(&summary)?);
+        sayln!("{}", as_json(&summary)?);
     } else {
-        print!("{}", summary.text());
+        say!("{}", summary.text());
     }
     Ok(())
 }
@@ -317,7 +342,7 @@ fn kinds(options: &KindsOptions) -> Result<(), String> {
         plan.check()?;
         if options.show_plan {
             let text = toml::to_string(&plan).map_err(|error| error.to_string())?;
-            println!("{text}");
+            sayln!("{text}");
         }
     }
     if options.show_plan {
@@ -326,9 +351,9 @@ fn kinds(options: &KindsOptions) -> Result<(), String> {
     let commit = commit();
     let cells = kinds::run(&table, &commit);
     if options.json {
-        println!("{}", as_json(&cells)?);
+        sayln!("{}", as_json(&cells)?);
     } else {
-        print!("{}", kinds::text(&cells, &commit));
+        say!("{}", kinds::text(&cells, &commit));
     }
     Ok(())
 }
@@ -344,7 +369,7 @@ fn run(options: &Options, plan: &Plan, seed: u64, commit: &str) -> Report {
     world.run_until(plan.duration());
     if options.news {
         for (at, side, news) in world.news() {
-            println!("{:>10.3} ms {side:?}: {news:?}", *at as f64 / 1e6);
+            sayln!("{:>10.3} ms {side:?}: {news:?}", *at as f64 / 1e6);
         }
     }
     let mut report = report::of_world(plan, seed, commit, &world);
@@ -358,7 +383,7 @@ fn print_paths(world: &World) {
     for side in [Side::Client, Side::Server] {
         for bond in world.snapshot(side).bonds {
             for path in bond.paths {
-                println!(
+                sayln!(
                     "{:>8.0} ms {side:?} path {} {:?} {} {:?} {:?}: capacity {:.1} Mbit/s, rtt {:.1} (min {:.1}) ms, \
                      queue {:.1} ms, in flight {} kB, loss {:.3}, lost {} ({} spurious); waiting {} kB",
                     world.now() as f64 / 1e6,
@@ -379,7 +404,7 @@ fn print_paths(world: &World) {
                 );
             }
             for flow in bond.busiest {
-                println!(
+                sayln!(
                     "{:>8.0} ms {side:?} flow {} {:?}: {:.1} Mbit/s, {:?} because {:?}, paths {:?}, \
                      released after {:.0} ms, copied {:?}; waiting {} kB",
                     world.now() as f64 / 1e6,
@@ -401,14 +426,17 @@ fn print_paths(world: &World) {
 /// Many good runs in one line each, anything else in full.
 fn print(options: &Options, report: &Report) -> Result<(), String> {
     if options.json {
-        println!("{}", as_json(report)?);
+        sayln!("{}", as_json(report)?);
     } else if options.seeds.is_some() && report.violations.is_empty() {
-        println!(
+        sayln!(
             "{}: run {}, late {}, skipped {}",
-            report.plan, report.fingerprint, report.faults.out_of_order, report.skipped
+            report.plan,
+            report.fingerprint,
+            report.faults.out_of_order,
+            report.skipped
         );
     } else {
-        print!("{}", report.text());
+        say!("{}", report.text());
     }
     Ok(())
 }

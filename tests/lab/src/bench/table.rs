@@ -1,15 +1,24 @@
 //! One line per measurement, and what the lines come to.
 
+use crate::say::sayln;
+
 use super::{Contender, Figures, Load, Switch};
 
 const TARGET_RATIO: &str = "x wireguard-go";
 
 pub fn head() {
-    println!(
+    sayln!(
         "| {:12} | gso | paths | clients | workers | {:11} | {:4} | {:>8} | {:>8} | {:>6} | {:>6} | {:>6} | busy |",
-        "through", "load", "way", "Mbit/s", "packet/s", "server", "client", "s/GB"
+        "through",
+        "load",
+        "way",
+        "Mbit/s",
+        "packet/s",
+        "server",
+        "client",
+        "s/GB"
     );
-    println!("|---|---|---:|---:|---:|---|---|---:|---:|---:|---:|---:|---:|");
+    sayln!("|---|---|---:|---:|---:|---|---|---:|---:|---:|---:|---:|---:|");
 }
 
 pub fn row(figures: &Figures) {
@@ -19,7 +28,7 @@ pub fn row(figures: &Figures) {
     };
     let sum: f64 = figures.cpu_s_per_gb.iter().sum();
     let packets = figures.packets_s;
-    println!(
+    sayln!(
         "| {:12} | {:3} | {:5} | {:7} | {:>7} | {:11} | {:4} | {:8.0} | {:>8} | {:>6} | {:>6} | {sum:6.2} | {:4.2} |",
         name(figures.through),
         format!("{:?}", figures.gso).to_lowercase(),
@@ -62,7 +71,7 @@ pub fn ratios(all: &[Figures]) {
             ));
         }
         if !line.is_empty() {
-            println!(
+            sayln!(
                 "{} path(s), gso {:?}, {}, {}: {}",
                 one.paths,
                 one.gso,

@@ -95,22 +95,16 @@ fn a_wrong_setting_is_named_with_its_line_and_the_exit_code_says_configuration()
 
 #[test]
 fn failures_are_json_when_json_is_asked_for() {
-    let directory = tempfile::tempdir().unwrap();
-    let output = server(directory.path(), &["status", "--json"]);
-    assert_eq!(output.status.code(), Some(7));
-    let failure: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(failure["failure"]["class"], "not_running");
-    assert!(failure["failure"]["sentence"].is_string());
-}
-
-#[test]
-fn a_wrong_command_line_is_told_in_json_when_that_is_asked_for() {
-    let directory = tempfile::tempdir().unwrap();
-    let output = server(directory.path(), &["fly", "--json"]);
-    assert_eq!(output.status.code(), Some(2));
-    let failure: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(failure["failure"]["class"], "usage");
-    assert!(output.stderr.is_empty());
+    // Of a command that fails, and of one that there is not.
+    for (command, code, class) in [("status", 7, "not_running"), ("fly", 2, "usage")] {
+        let directory = tempfile::tempdir().unwrap();
+        let output = server(directory.path(), &[command, "--json"]);
+        assert_eq!(output.status.code(), Some(code));
+        let failure: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(failure["failure"]["class"], class);
+        assert!(failure["failure"]["sentence"].is_string());
+        assert!(output.stderr.is_empty());
+    }
 }
 
 #[test]

@@ -164,7 +164,7 @@ impl Path {
             RETRY_MIN
         };
         let wait = first * 2u32.saturating_pow(self.hellos);
-        self.hellos = (self.hellos + 1).min(8);
+        self.hellos += 1;
         wait.min(RETRY_MAX.max(first))
     }
 

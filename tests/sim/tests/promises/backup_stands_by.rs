@@ -5,11 +5,12 @@ use marline_sim::event::{Event, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::packet::Side;
 use marline_sim::tcp::Algorithm;
-use marline_sim::workload::{Direction, FlowSpec, Kind};
+use marline_sim::workload::{Direction, FlowSpec};
 use marline_sim::world::World;
 
 use crate::harness::{
-    S, blackhole, bulk, call, carried, late_datagrams, play, play_late_datagrams, with_backup,
+    S, blackhole, bulk, call, carried, late_datagrams, pings_between, play, play_late_datagrams,
+    with_backup,
 };
 
 #[test]
@@ -83,10 +84,7 @@ fn a_client_whose_uplink_lost_its_carrier_while_it_rested_is_reached_over_its_ba
 
 #[test]
 fn so_is_one_whose_uplink_died_before_its_session_could_be_renewed() {
-    let pings = FlowSpec {
-        stop_s: Some(100.0),
-        ..FlowSpec::new(Kind::Ping { interval_ms: 200.0 })
-    };
+    let pings = pings_between(0.0, 100.0, 200.0);
     let flows = vec![late_datagrams(), pings];
     let plan = Plan::new("unrenewed", 1_204.0, with_backup(), flows)
         .with(120.0, blackhole("fast", Way::Both, true));
@@ -143,11 +141,7 @@ fn a_backup_that_did_not_answer_when_it_was_needed_costs_next_to_nothing_once_it
 
 #[test]
 fn a_backup_joins_six_hundred_milliseconds_after_the_others_were_called_in_vain() {
-    let late = FlowSpec {
-        start_s: 1_200.0,
-        stop_s: Some(1_202.0),
-        ..FlowSpec::new(Kind::Ping { interval_ms: 500.0 })
-    };
+    let late = pings_between(1_200.0, 1_202.0, 500.0);
     let plan = Plan::new("late", 1_203.0, with_backup(), vec![late])
         .with(1_190.0, blackhole("fast", Way::Both, true));
     let mut world = World::new(&plan, 1);
@@ -165,11 +159,7 @@ fn a_backup_is_not_called_because_the_other_uplink_is_far() {
     for rtt_ms in [300.0, 600.0] {
         let mut uplinks = with_backup();
         uplinks[0] = UplinkSpec::new("far", LinkParams::new(50.0, rtt_ms / 2.0));
-        let pings = FlowSpec {
-            start_s: 600.0,
-            stop_s: Some(601.0),
-            ..FlowSpec::new(Kind::Ping { interval_ms: 400.0 })
-        };
+        let pings = pings_between(600.0, 601.0, 400.0);
         let plan = Plan::new("far", 900.0, uplinks, vec![pings]);
         assert_eq!(carried(&plan, 500, 890)[1], 0);
     }

@@ -52,6 +52,15 @@ pub fn pings() -> FlowSpec {
     }
 }
 
+/// Pings between two moments, seconds, so many milliseconds apart.
+pub fn pings_between(start_s: f64, stop_s: f64, interval_ms: f64) -> FlowSpec {
+    FlowSpec {
+        start_s,
+        stop_s: Some(stop_s),
+        ..FlowSpec::new(Kind::Ping { interval_ms })
+    }
+}
+
 /// A link begins or stops to swallow everything in silence.
 pub fn blackhole(uplink: &str, way: Way, on: bool) -> Event {
     Event::Link(LinkChange {

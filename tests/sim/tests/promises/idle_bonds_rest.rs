@@ -4,11 +4,11 @@ use marline_proto::PathState;
 use marline_sim::event::{Event, Plan, UplinkSpec, Way};
 use marline_sim::link::LinkParams;
 use marline_sim::packet::{Side, Version};
-use marline_sim::workload::{FlowSpec, Kind};
+use marline_sim::workload::FlowSpec;
 use marline_sim::world::World;
 
 use crate::harness::{
-    S, blackhole, carried, fast_and_slow, late_datagrams, play, play_late_datagrams,
+    S, blackhole, carried, fast_and_slow, late_datagrams, pings_between, play, play_late_datagrams,
 };
 
 #[test]
@@ -61,11 +61,7 @@ fn so_it_is_half_a_minute_after_the_nat_or_the_server_forgot_it() {
 
 #[test]
 fn what_a_client_that_rested_sends_first_waits_for_one_handshake() {
-    let late = FlowSpec {
-        start_s: 1_200.0,
-        stop_s: Some(1_200.5),
-        ..FlowSpec::new(Kind::Ping { interval_ms: 20.0 })
-    };
+    let late = pings_between(1_200.0, 1_200.5, 20.0);
     let report = play(&Plan::new("late", 1_203.0, fast_and_slow(), vec![late]));
     let ping = &report.flows[0];
     assert_eq!(ping.missing, 0, "{}", report.text());
@@ -114,11 +110,7 @@ fn lone(rtt_ms: f64) -> Vec<UplinkSpec> {
 #[test]
 fn a_rest_ends_within_a_handshake_however_far_the_server_is() {
     for rtt_ms in [200.0, 260.0, 300.0, 600.0] {
-        let pings = FlowSpec {
-            start_s: 600.0,
-            stop_s: Some(603.0),
-            ..FlowSpec::new(Kind::Ping { interval_ms: 200.0 })
-        };
+        let pings = pings_between(600.0, 603.0, 200.0);
         let report = play(&Plan::new("far", 605.0, lone(rtt_ms), vec![pings]));
         // What is as urgent as a ping waits 150 ms and no longer.
         let in_a_round_trip = (rtt_ms / 200.0).ceil() as u64;
